@@ -1,0 +1,95 @@
+"The command, as a person types it."
+import json, os, signal, subprocess, sys, time
+from pathlib import Path
+
+import numpy as np, pandas as pd, pytest
+from PIL import Image
+from skimage import data
+
+from fastai_colorize.cli import main, parser
+
+COMMAND = [sys.executable, '-c', 'import sys; from fastai_colorize.cli import main; sys.exit(main())']
+
+def shell(*args): return subprocess.run([*COMMAND, *map(str, args)], capture_output=True, text=True)
+
+TINY = ['--size', '32', '--bs', '4', '--valid-pct', '0.25', '--workers', '0', '--no-pretrained']
+
+def one_sentence(err):
+    "No traceback: one line that begins with the program's name"
+    lines = [o for o in err.strip().splitlines() if o.startswith('fastai_colorize:')]
+    assert len(lines) == 1 and 'Traceback' not in err, err
+    return lines[0]
+
+def test_help_and_version(capsys):
+    for args in (['--help'], ['train', '--help'], ['colorize', '--help']):
+        with pytest.raises(SystemExit) as e: main(args)
+        assert e.value.code == 0 and 'examples:' in capsys.readouterr().out
+    with pytest.raises(SystemExit): main(['--version'])
+    from importlib.metadata import version
+    assert version('fastai_colorize') in capsys.readouterr().out
+
+def test_help_is_quick():
+    "No torch, no fastai for a page of help"
+    out = subprocess.run([sys.executable, '-X', 'importtime', '-c', "from fastai_colorize.cli import parser; parser()"], capture_output=True, text=True)
+    assert out.returncode == 0 and ' torch' not in out.stderr and ' fastai\n' not in out.stderr
+
+def test_demo(tmp_path, capsys):
+    assert main(['demo', '--out', str(tmp_path/'demo.png')]) == 0
+    sheet = Path(capsys.readouterr().out.strip().splitlines()[-1].split(': ', 1)[1])
+    assert sheet == tmp_path/'demo.png' and Image.open(sheet).width > 1000
+
+def test_colorize_goes_on_past_bad_files(tmp_path, capsys):
+    album = tmp_path/'album'
+    (album/'sub').mkdir(parents=True)
+    Image.fromarray(data.camera()).save(album/'sub'/'camera.jpg')
+    Image.fromarray(data.chelsea()).convert('L').save(album/'cat.png')
+    (album/'notes.jpg').write_text('not a photo')
+    whole = (album/'sub'/'camera.jpg').read_bytes()
+    (album/'cut.jpg').write_bytes(whole[:len(whole)//2])
+    args = ['colorize', str(album), '--out', str(tmp_path/'out')]
+    assert main(args) == 1
+    said = capsys.readouterr()
+    assert 'notes.jpg' in said.err and 'cut.jpg' in said.err and '2 of 4' in said.err
+    for f in ('sub/camera.jpg', 'cat.png'):
+        rgb = np.asarray(Image.open(tmp_path/'out'/f)).astype(int)
+        assert np.ptp(rgb, axis=2).mean() > 1
+    assert (album/'sub'/'camera.jpg').read_bytes() == whole
+    assert main(args) == 1 and '2 were there already' in capsys.readouterr().out
+
+@pytest.mark.parametrize('args, words', [
+    (['colorize', 'nowhere.jpg', '--out', 'o'], 'nowhere.jpg'),
+    (['colorize', '.', '--out', 'o'], 'no photo'),
+    (['train', 'nowhere', '--out', 'o'], 'nowhere'),
+    (['demo', '--weights', 'nonsense', '--out', 'o'], 'nonsense'),
+])
+def test_wrong_arguments(args, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(args) == 1
+    err = capsys.readouterr().err
+    assert one_sentence(err) and words in err
+
+def test_folder_of_grey_photos(tmp_path, capsys):
+    for i in range(3): Image.fromarray(data.camera()[i:]).save(tmp_path/f'{i}.png')
+    assert main(['train', str(tmp_path), '--out', str(tmp_path/'run'), *TINY]) == 1
+    assert '3 grey' in one_sentence(capsys.readouterr().err)
+    assert not (tmp_path/'run').exists()
+
+def test_train_interrupt_resume_colorize(photo_folder, tmp_path):
+    "Train, Ctrl-C in the middle, resume, colour a photo with the result"
+    run = tmp_path/'run'
+    args = ['train', photo_folder, '--out', run, '--epochs', '3', '--cache', tmp_path/'cache', '--bf16', *TINY]
+    p = subprocess.Popen([*COMMAND, *map(str, args)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    until = time.time() + 120
+    while not (run/'state.pt').exists() and p.poll() is None and time.time() < until: time.sleep(.05)
+    p.send_signal(signal.SIGINT)
+    err = p.communicate(timeout=60)[1]
+    assert p.returncode == 130 and '--resume' in err, err
+    done = len(pd.read_csv(run/'history.csv'))
+    assert 1 <= done < 3
+    res = shell(*args, '--resume')
+    assert res.returncode == 0 and 'Best epoch' in res.stdout, res.stderr
+    assert len(pd.read_csv(run/'history.csv')) == 3
+    again = shell(*args)
+    assert again.returncode == 1 and 'holds a training already' in one_sentence(again.stderr)
+    assert main(['colorize', str(photo_folder/'coffee'/'0.png'), '--out', str(tmp_path/'out'), '--weights', str(run/'weights.safetensors')]) == 0
+    assert Image.open(tmp_path/'out'/'0.png').size == (200, 160)

@@ -1,0 +1,84 @@
+"Trainings that are killed, disturbed, or set up wrongly."
+import json, os, random, shutil
+
+import numpy as np, pandas as pd, pytest, torch
+from PIL import Image
+from torch import nn
+
+from fastai_colorize import learner
+from fastai_colorize.generators import load_generator
+from fastai.callback.core import Callback
+
+@pytest.fixture
+def dls(photo_folder): return learner.ColorDataLoaders.from_folder(photo_folder, size=32, bs=6, valid_pct=.25, num_workers=0, check=False)
+
+def net(): return nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout2d(.1), nn.Conv2d(8, 2, 3, padding=1))
+
+def run(dls, out, resume=False, cbs=None, n=3, bf16=False):
+    random.seed(0); np.random.seed(0); torch.manual_seed(0)
+    model = net()
+    model.recipe = dict(generator='tiny')
+    learn = learner.colorize_learner(dls, model, out=out, resume=resume, bf16=bf16)
+    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(n, 1e-2, cbs=cbs)
+    return learn
+
+class Stop(Callback):
+    "Ctrl-C at one batch"
+    def __init__(self, *at): self.at = at
+    def after_step(self):
+        if (self.epoch, self.iter) == self.at: raise KeyboardInterrupt
+
+@pytest.mark.parametrize('at', [(1, 0), (1, 2), (2, 1)])
+@pytest.mark.parametrize('bf16', [False, True])
+def test_resume_is_bit_equal(dls, photo_folder, tmp_path, at, bf16):
+    "Stopped anywhere, in a fresh process or not, the end is the same; dropout draws random numbers in between"
+    rng = dls.train.rng.getstate()
+    whole = run(dls, tmp_path/'whole', bf16=bf16)
+    dls.train.rng.setstate(rng)
+    with pytest.raises(KeyboardInterrupt): run(dls, tmp_path/'parts', cbs=Stop(*at), bf16=bf16)
+    assert not torch.is_autocast_enabled('cpu')
+    parts = run(dls, tmp_path/'parts', resume=True, bf16=bf16)
+    for (k,a),b in zip(whole.model.state_dict().items(), parts.model.state_dict().values()): assert torch.equal(a, b), k
+    for a,b in zip(whole.opt.state_dict()['state'].values(), parts.opt.state_dict()['state'].values()):
+        for k in a: assert torch.equal(a[k], b[k]), k
+    read = lambda o: pd.read_csv(tmp_path/o/'history.csv').drop(columns='time')
+    pd.testing.assert_frame_equal(read('whole'), read('parts'))
+    assert len(list((tmp_path/'parts'/'samples').iterdir())) == 3
+
+def test_best_epoch_is_kept(dls, tmp_path):
+    run(dls, tmp_path/'r')
+    hist = pd.read_csv(tmp_path/'r'/'history.csv')
+    best = json.loads((tmp_path/'r'/'metrics.json').read_text())
+    assert best['valid_loss'] == pytest.approx(hist.valid_loss.min()) and best['epoch'] == hist.valid_loss.idxmin()
+
+def test_disk_full_keeps_the_last_epoch(dls, tmp_path, monkeypatch):
+    real = torch.save
+    def full(state, f):
+        if state['epoch'] < 1: return real(state, f)
+        with open(f, 'wb') as o: o.write(b'half')
+        raise OSError(28, 'No space left on device')
+    monkeypatch.setattr(torch, 'save', full)
+    with pytest.raises(OSError, match='No space left'): run(dls, tmp_path/'r')
+    monkeypatch.setattr(torch, 'save', real)
+    assert torch.load(tmp_path/'r'/'state.pt', weights_only=True)['epoch'] == 0
+    assert not list((tmp_path/'r').glob('*.part'))
+    run(dls, tmp_path/'r', resume=True)
+    assert len(pd.read_csv(tmp_path/'r'/'history.csv')) == 3
+
+def test_lr_find_and_validate_leave_the_folder_alone(dls, tmp_path):
+    learn = run(dls, tmp_path/'r')
+    before = {o.name: o.stat().st_mtime_ns for o in (tmp_path/'r').iterdir()}
+    with learn.no_bar(), learn.no_logging():
+        learn.validate()
+        learn.lr_find(num_it=4, show_plot=False)
+        learn.get_preds()
+    assert before == {o.name: o.stat().st_mtime_ns for o in (tmp_path/'r').iterdir()}
+
+def test_state_holds_no_pickled_code(dls, tmp_path):
+    run(dls, tmp_path/'r', n=1)
+    torch.load(tmp_path/'r'/'state.pt', weights_only=True)
+
+def test_resume_with_other_settings(dls, tmp_path):
+    run(dls, tmp_path/'r', n=1)
+    with pytest.raises(ValueError, match='epochs = 1, now it is 2'): run(dls, tmp_path/'r', resume=True, n=2)
+    with pytest.raises(FileExistsError, match='holds a training already'): run(dls, tmp_path/'r', n=1)
