@@ -7,7 +7,7 @@ Docs: https://fastai-colorize.github.io/fastai_colorize/adversarial.html.md"""
 # %% auto #0
 __all__ = ['gan_adam', 'ConditionalGAN']
 
-# %% ../nbs/09_adversarial.ipynb #f72a1c17
+# %% ../nbs/09_adversarial.ipynb #a97e3e7b
 import torch, warnings, numpy as np, matplotlib.pyplot as plt
 from copy import deepcopy
 from functools import partial
@@ -19,18 +19,18 @@ from fastai.torch_core import apply
 from fastai.callback.core import Callback, CancelBatchException
 from fastai.callback.schedule import ParamScheduler
 from fastai.learner import Learner, ValueMetric
-from fastai.optimizer import Adam
+from fastai.optimizer import OptimWrapper
 from .losses import gan_losses
 
-# %% ../nbs/09_adversarial.ipynb #f80169be
-gan_adam = partial(Adam, mom=0.5, sqr_mom=0.999, eps=1e-8, wd=0.)
+# %% ../nbs/09_adversarial.ipynb #52c5c391
+gan_adam = partial(OptimWrapper, opt=torch.optim.Adam, betas=(0.5, 0.999), fused=True)
 
-# %% ../nbs/09_adversarial.ipynb #579f5281
+# %% ../nbs/09_adversarial.ipynb #5be34ba0
 class ConditionalGAN(Callback):
     "Train the Learner's model against a critic"
     order,run_valid = 5,False   # before GradientAccumulation and MixedPrecision
-    critic,critic_opt,critic_scaler,set_aside = None,None,None,()
-    _stateattrs = 'critic','critic_opt','critic_scaler','set_aside'   # do not travel with an exported Learner
+    critic,critic_opt,critic_scaler,before_find,set_aside = None,None,None,None,()
+    _stateattrs = 'critic','critic_opt','critic_scaler','before_find','set_aside'   # do not travel with an exported Learner
     terms = 'd_loss','d_real','d_fake','g_gan','g_l1','saturation'
     def __init__(self,
         critic:nn.Module, # called as `critic(L, ab)`, gives logits
@@ -41,8 +41,8 @@ class ConditionalGAN(Callback):
         pretrain:int=0, # critic-only batches before the game starts
         opt_func=gan_adam, # critic's optimizer
     ):
-        if lambda_l1 < 0: raise ValueError(f"lambda_l1 must not be negative, got {lambda_l1}.")
-        if lr_mult <= 0: raise ValueError(f"lr_mult must be above 0, got {lr_mult}.")
+        if not 0 <= lambda_l1 < float('inf'): raise ValueError(f"lambda_l1 must be 0 or more, and finite, got {lambda_l1}.")
+        if not lr_mult > 0: raise ValueError(f"lr_mult must be above 0, got {lr_mult}.")
         if critic_steps < 1 or pretrain < 0: raise ValueError(f"critic_steps must be at least 1 and pretrain at least 0, got {critic_steps} and {pretrain}.")
         if isinstance(gan_loss, str):
             if gan_loss not in gan_losses: raise ValueError(f"gan_loss must be one of {', '.join(gan_losses)}, got {gan_loss!r}.")
@@ -52,6 +52,12 @@ class ConditionalGAN(Callback):
         self.n_seen,self.epoch_start,self.history = 0,0,{n:[] for n in self.terms}
         self.columns = [ValueMetric(partial(self.epoch_mean, n), n) for n in self.terms]
         for n in self.terms: setattr(self, n, torch.tensor(0.))
+
+    @property
+    def recipe(self):
+        "What makes this game what it is"
+        return dict(critic=type(self.critic).__name__, gan_loss=type(self.gan_loss).__name__, lambda_l1=self.lambda_l1, lr_mult=self.lr_mult,
+                    critic_steps=self.critic_steps, pretrain=self.pretrain)
 
     # What a variant overrides
     def critic_loss(self, l, ab, fake):
@@ -106,7 +112,7 @@ class ConditionalGAN(Callback):
 
     def before_backward(self):
         names = [n for n in self.terms if self.generator_turn or n != 'g_gan']
-        vals = dict(zip(names, torch.stack([getattr(self, n).double() for n in names]).tolist()))
+        vals = dict(zip(names, torch.stack([getattr(self, n) for n in names]).tolist()))
         if bad := [f'{n} is {v}' for n,v in vals.items() if not isfinite(v)]:
             raise FloatingPointError(f"{' and '.join(bad)} in batch {self.iter} of epoch {self.epoch}; the generator was not changed by this batch.")
         for n in self.terms: self.history[n].append(vals.get(n, float('nan')))
@@ -123,7 +129,7 @@ class ConditionalGAN(Callback):
 
     def after_fit(self):
         self._columns(False)
-        if getattr(self, 'before_find', None): self.load_state_dict(self.before_find)
+        if self.before_find: self.load_state_dict(self.before_find)
         self.before_find = None
 
     def _update_critic(self, l, ab, fake):

@@ -11,7 +11,7 @@ __all__ = ['parser', 'demo', 'colorize', 'summary', 'train', 'main']
 import argparse, json, sys, warnings
 from pathlib import Path
 
-# %% ../nbs/12_cli.ipynb #4cba04db
+# %% ../nbs/12_cli.ipynb #a7606b32
 class _Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter): pass
 
 _EXAMPLES = """examples:
@@ -27,6 +27,7 @@ _TRAIN = """examples:
   fastai_colorize train photos/ --out runs/first --epochs 20 --size 128
   fastai_colorize train photos/ --out runs/fast --bf16 --compile --cache /tmp/cache
   fastai_colorize train photos/ --out runs/first --epochs 20 --size 128 --resume
+  fastai_colorize train photos/ --out runs/gan --gan cgan --init runs/first/weights.safetensors
 
 RUN then holds recipe.json, history.csv, samples/, state.pt (to resume) and weights.safetensors (to colour with)."""
 
@@ -37,7 +38,11 @@ _COLORIZE = """examples:
 
 Results that are there already are skipped, so an interrupted batch goes on where it stopped."""
 
-# %% ../nbs/12_cli.ipynb #c2de787a
+# %% ../nbs/12_cli.ipynb #8568dab5
+_L1   = dict(epochs=10, size=128, bs=16, lr=1e-3, min_scale=0.4)
+_CGAN = dict(epochs=20, size=256, bs=20, lr=2e-4, min_scale=1.)
+
+# %% ../nbs/12_cli.ipynb #2dcd18d9
 def parser() -> argparse.ArgumentParser: # with a subcommand for each thing to do
     "The arguments of the command"
     from fastai_colorize import __version__
@@ -66,11 +71,20 @@ def parser() -> argparse.ArgumentParser: # with a subcommand for each thing to d
     c.add_argument('--out', type=Path, required=True, metavar='RUN', help='folder of this training')
     c.add_argument('--resume', action='store_true', help='go on with the training in RUN')
     c.add_argument('--generator', default='resnet18', help='a torchvision ResNet as encoder, unet (pix2pix) or attention')
-    c.add_argument('--epochs', type=int, default=10, help='times that each photo is seen')
-    c.add_argument('--size', type=int, default=128, help='side of the training pictures in pixels')
-    c.add_argument('--bs', type=int, default=16, help='batch size')
-    c.add_argument('--lr', type=float, default=1e-3, help='highest learning rate of the one-cycle schedule')
-    c.add_argument('--min-scale', type=float, default=0.4, help='least area of the random crop; 1 is no crop')
+    c.add_argument('--init', metavar='WEIGHTS', help='start from these weights (packaged name or .safetensors), and their generator')
+    c.add_argument('--gan', choices=['cgan'], help='train against a PatchGAN critic; without it, L1 alone')
+    def recipe(flag, kind, help):
+        "An option whose default depends on `--gan`"
+        name = flag[2:].replace('-', '_')
+        c.add_argument(flag, type=kind, default=argparse.SUPPRESS, help=f"{help} (default: {_L1[name]}; with --gan {_CGAN[name]})")
+    recipe('--epochs', int, 'times that each photo is seen')
+    recipe('--size', int, 'side of the training pictures in pixels')
+    recipe('--bs', int, 'batch size')
+    recipe('--lr', float, 'highest learning rate of the one-cycle schedule; with --gan constant, for both networks')
+    recipe('--min-scale', float, 'least area of the random crop; 1 is no crop')
+    c.add_argument('--lambda-l1', type=float, default=100., help='weight of L1 beside the critic')
+    c.add_argument('--lr-mult', type=float, default=1., help="critic's learning rate as a multiple of the generator's")
+    c.add_argument('--pretrain-critic', type=int, default=0, metavar='N', help='batches that the critic trains alone before the game')
     c.add_argument('--valid-pct', type=float, default=0.1, help='part of the photos that is kept for validation')
     c.add_argument('--seed', type=int, default=42, help='of the split, the order and the crops')
     c.add_argument('--cache', type=Path, help='folder for decoded photos: faster from the second epoch on')
@@ -81,7 +95,7 @@ def parser() -> argparse.ArgumentParser: # with a subcommand for each thing to d
     c.add_argument('--compile', action='store_true', help='torch.compile the network: a minute first, then faster')
     return p
 
-# %% ../nbs/12_cli.ipynb #18c682dd
+# %% ../nbs/12_cli.ipynb #6f3247e6
 def demo(
     args, # of the command line
 ) -> int: # exit status
@@ -116,21 +130,27 @@ def train(
 ) -> int: # exit status
     "Train a colorizer"
     from fastai.torch_core import set_seed
+    from fastai_colorize.adversarial import ConditionalGAN, gan_adam
+    from fastai_colorize.critics import PatchGAN
+    from fastai_colorize.generators import load_generator, packaged_weights
     from fastai_colorize.learner import ColorDataLoaders, colorize_learner
-    set_seed(args.seed)
-    dls = ColorDataLoaders.from_folder(args.folder, size=args.size, bs=args.bs, min_scale=args.min_scale, valid_pct=args.valid_pct, seed=args.seed,
-                                       cache=args.cache, num_workers=args.workers)
-    learn = colorize_learner(dls, args.generator, pretrained=not args.no_pretrained, freeze=args.freeze, bf16=args.bf16, compile=args.compile,
-                             out=args.out, resume=args.resume)
-    try: learn.fit_one_cycle(args.epochs, args.lr)
+    o = argparse.Namespace(**{**(_CGAN if args.gan else _L1), **vars(args)})
+    set_seed(o.seed)
+    arch = o.generator if o.init is None else load_generator(o.init if Path(o.init).suffix else packaged_weights(o.init))
+    gan = dict(cbs=ConditionalGAN(PatchGAN(), lambda_l1=o.lambda_l1, lr_mult=o.lr_mult, pretrain=o.pretrain_critic), opt_func=gan_adam) if o.gan else {}
+    dls = ColorDataLoaders.from_folder(o.folder, size=o.size, bs=o.bs, min_scale=o.min_scale, valid_pct=o.valid_pct, seed=o.seed,
+                                       cache=o.cache, num_workers=o.workers)
+    learn = colorize_learner(dls, arch, pretrained=not o.no_pretrained, freeze=o.freeze, bf16=o.bf16, compile=o.compile, out=o.out, resume=o.resume, **gan)
+    try: learn.fit_flat_lin(o.epochs, 0, o.lr) if o.gan else learn.fit_one_cycle(o.epochs, o.lr)
     except KeyboardInterrupt:
-        print(f"\nStopped. {args.out} holds every finished epoch; add --resume to go on.", file=sys.stderr)
+        print(f"\nStopped. {o.out} holds every finished epoch; add --resume to go on.", file=sys.stderr)
         return 130
-    best = json.loads((args.out/'metrics.json').read_text())
-    print(f"Best epoch {best['epoch']}: PSNR {best['psnr']:.2f} dB (grey {best['psnr_grey']:.2f}). Weights: {args.out/'weights.safetensors'}")
+    except FloatingPointError as e: raise FloatingPointError(f"{e} {o.out/'state.pt'} holds the last good epoch, if one was finished.") from e
+    row = json.loads((args.out/'metrics.json').read_text())
+    print(f"Epoch {row['epoch']}: PSNR {row['psnr']:.2f} dB (grey {row['psnr_grey']:.2f}). Weights: {args.out/'weights.safetensors'}")
     return 0
 
-# %% ../nbs/12_cli.ipynb #ed8358fe
+# %% ../nbs/12_cli.ipynb #cf05626d
 def main(
     argv=None, # arguments; those of the process by default
 ) -> int: # exit status
@@ -141,7 +161,7 @@ def main(
     except KeyboardInterrupt:
         print('\nStopped. What was finished is kept.', file=sys.stderr)
         return 130
-    except (ValueError, OSError, RuntimeError) as e:
+    except (ValueError, OSError, RuntimeError, ArithmeticError) as e:
         words = str(e).split('\n\t')[-1]   # fastai puts the name of the callback on a line before
         print(f'fastai_colorize: {words}', file=sys.stderr)
         return 1

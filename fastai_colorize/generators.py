@@ -121,10 +121,10 @@ def save_generator(
     finally: tmp.unlink(missing_ok=True)
     return path
 
-# %% ../nbs/05_generators.ipynb #a79d8d23
+# %% ../nbs/05_generators.ipynb #a05758d0
 def load_generator(
     path, # file written by `save_generator`
-) -> nn.Module: # on the CPU, in float32 and eval mode, with `recipe`, `metrics` and `training` as attributes
+) -> nn.Module: # on the CPU, in float32 and eval mode, with `recipe`, `metrics`, `training_recipe` and `render_size` as attributes
     "Build the generator that a file of weights describes, and fill it"
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f"There is no file of weights at {path}.")
@@ -145,6 +145,7 @@ def load_generator(
         first = str(e).strip().splitlines()[1].strip()
         raise ValueError(f"The weights in {path} do not fit the {recipe['generator']} that its recipe names: {first}") from e
     model.recipe,model.metrics,model.training_recipe = recipe,json.loads(header['metrics']),json.loads(header['training'])
+    model.render_size = model.training_recipe.get('render_size', model.training_recipe.get('data', {}).get('size', 256))
     return model.eval()
 
 # %% ../nbs/05_generators.ipynb #23073478

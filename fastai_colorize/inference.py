@@ -7,7 +7,7 @@ Docs: https://fastai-colorize.github.io/fastai_colorize/inference.html.md"""
 # %% auto #0
 __all__ = ['render_shape', 'resize_rows', 'Colorizer', 'sample_photos', 'contact_sheet', 'demo']
 
-# %% ../nbs/11_inference.ipynb #c2fb433b
+# %% ../nbs/11_inference.ipynb #c2ba5b1f
 import copy,math,os,matplotlib,torch
 import numpy as np, pandas as pd, torch.nn.functional as F
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import nn
 from fastai.torch_core import default_device
-from fastcore.basics import chunked, listify, patch, store_attr
+from fastcore.basics import chunked, listify, patch
 from fastprogress.fastprogress import progress_bar
 from skimage import data as skdata
 from sklearn.datasets import load_sample_images
@@ -50,14 +50,15 @@ def resize_rows(
     taps = zip((-1, 0, 1, 2), (far(t + 1), near(t), near(1 - t), far(2 - t)))
     return sum(x[...,(i + k).clamp(0, x.shape[-2]-1).to(x.device),:]*w.to(x)[:,None] for k,w in taps)
 
-# %% ../nbs/11_inference.ipynb #171ae826
+# %% ../nbs/11_inference.ipynb #c2a46f0e
 class Colorizer:
     "Adds colour to photos of any size with a network that maps L to ab"
     def __init__(self,
         model:nn.Module, # maps `(B,1,h,w)` to `(B,2,h,w)`, as `color` normalises them; is put in eval mode
-        render_size:int=256, # the network sees photos at about `render_size`² pixels
+        render_size:int=None, # the network sees photos at about `render_size`² pixels; default: that of the model, or 256
         device=None, # where to compute, default: where the model is
     ):
+        if render_size is None: render_size = getattr(model, 'render_size', 256)
         if render_size < 32: raise ValueError(f'render_size must be 32 or more, got {render_size}.')
         param = next(model.parameters(), torch.empty(0))
         self.device,self.dtype = torch.device(device or param.device),param.dtype
@@ -67,7 +68,7 @@ class Colorizer:
     @classmethod
     def from_pretrained(cls,
         weights='l1', # name of packaged weights, or path of a `.safetensors` file written by `save_generator`
-        render_size:int=256, # the network sees photos at about `render_size`² pixels
+        render_size:int=None, # default: what was measured as best for these weights, or the size that they were trained at
         device=None, # where to compute, default: the GPU where there is one
     ):
         "A colorizer from a file of weights; nothing is unpickled"
@@ -77,30 +78,32 @@ class Colorizer:
     @classmethod
     def from_learner(cls,
         learn, # a fastai `Learner` whose model maps L to ab
-        render_size:int=256, # the network sees photos at about `render_size`² pixels
+        render_size:int=None, # default: the size of the learner's pictures
     ):
         "A colorizer with a copy of the learner's model, so that training can go on"
+        if render_size is None: render_size = learn.dls.valid.one_batch()[0].shape[-1]
         return cls(copy.deepcopy(learn.model), render_size)
 
     def _prepare(self, photo, render_size):
-        "The opened photo, and its small L"
+        "The opened photo, and a small `(3,h,w)` uint8 picture of it"
         photo = open_photo(photo)
         h,w = render_shape(*photo.size[::-1], render_size or self.render_size, self.multiple)
         small = np.array(Image.fromarray(photo.rgb).resize((w,h), Image.Resampling.BICUBIC))
-        return photo,split_lab(torch.from_numpy(small).permute(2,0,1))[0].as_subclass(torch.Tensor)
+        return photo,torch.from_numpy(small).permute(2,0,1)
 
     @torch.inference_mode()
-    def _predict(self, ls):
-        "ab `(B,2,h,w)` for a list of small L"
-        ab = self.model(torch.stack(ls).to(self.device, self.dtype)).float()
-        if ab.shape != (len(ls), 2, *ls[0].shape[-2:]): raise ValueError(f'The network gives shape {tuple(ab.shape)} for L of {tuple(ls[0].shape)}; is it a generator of ab?')
+    def _predict(self, smalls):
+        "ab `(B,2,h,w)` for a list of small pictures of one shape"
+        l = split_lab(torch.stack(smalls).to(self.device))[0].as_subclass(torch.Tensor)
+        ab = self.model(l.to(self.dtype)).float()
+        if ab.shape != (len(l), 2, *l.shape[-2:]): raise ValueError(f'The network gives shape {tuple(ab.shape)} for L of {tuple(l.shape)}; is it a generator of ab?')
         if not ab.isfinite().all(): raise ValueError('The network gives numbers that are not finite (NaN or infinity); its weights are broken.')
         return ab.as_subclass(torch.Tensor)
 
     @torch.inference_mode()
     def _paint(self, photo, ab, saturation):
         "`photo` with its own L and the colour `ab`"
-        (W,H),step = photo.size,max(1, 2**20//photo.size[0])
+        (W,H),step = photo.size,max(1, 2**18//photo.size[0])
         ab = F.interpolate(ab[None]*saturation, (ab.shape[-2],W), mode='bicubic', align_corners=False)[0]
         res = np.empty((H, W, 3 if photo.alpha is None else 4), np.uint8)
         for y in range(0, H, step):
@@ -118,14 +121,14 @@ class Colorizer:
     ) -> Image.Image: # RGB or RGBA, of the photo's size
         "Colour one photo of up to 100 megapixels"
         _check(saturation, render_size)
-        photo,l = self._prepare(photo, render_size)
-        return self._paint(photo, self._predict([l])[0], saturation)
+        photo,small = self._prepare(photo, render_size)
+        return self._paint(photo, self._predict([small])[0], saturation)
 
 def _check(saturation, render_size):
     if not 0 <= saturation < math.inf: raise ValueError(f'saturation must be 0 or more, got {saturation}.')
     if render_size is not None and render_size < 32: raise ValueError(f'render_size must be 32 or more, got {render_size}.')
 
-# %% ../nbs/11_inference.ipynb #2a1b1acc
+# %% ../nbs/11_inference.ipynb #6ca9b527
 @patch
 def _stream(self:Colorizer, photos, bs, saturation, render_size, workers):
     "`(photo, picture)` or `(None, exception)` for each of `photos`, in order"
@@ -137,7 +140,7 @@ def _stream(self:Colorizer, photos, bs, saturation, render_size, workers):
             now,ahead = ahead,load()
             ready = {i:f.result() for i,f in enumerate(now) if f.exception() is None}
             shapes,ab = {},{}
-            for i,(_,l) in ready.items(): shapes.setdefault(l.shape, []).append(i)
+            for i,(_,small) in ready.items(): shapes.setdefault(small.shape, []).append(i)
             for idxs in shapes.values():
                 try: ab.update(zip(idxs, self._predict([ready[i][1] for i in idxs])))
                 except (RuntimeError, ValueError) as e: ab.update({i:e for i in idxs})
@@ -189,7 +192,7 @@ def _plan(
         claimed.setdefault(dst, f.resolve())
     return plan
 
-# %% ../nbs/11_inference.ipynb #df415c23
+# %% ../nbs/11_inference.ipynb #88d630d5
 @patch
 def colorize_files(self:Colorizer,
     paths, # file or folder, or a list of them; folders are taken with all below them
@@ -209,10 +212,8 @@ def colorize_files(self:Colorizer,
     stream = self._stream((plan[i][0] for i in todo), bs, saturation, render_size, None)
     for i,(photo,res) in zip(todo, progress_bar(stream, total=len(todo), leave=False)):
         file,dst,_ = plan[i]
-        try:
-            if photo is None: raise res
-            plan[i] = file,save_photo(res, dst, exif=photo.exif),''
-        except (RuntimeError, ValueError) as e: plan[i] = file,None,getattr(e, 'reason', str(e))
+        try: plan[i] = (file, save_photo(res, dst, exif=photo.exif), '') if photo else (file, None, getattr(res, 'reason', str(res)))
+        except PhotoError as e: plan[i] = file,None,e.reason
     return pd.DataFrame(plan, columns=['file', 'result', 'reason'], dtype=object)
 
 # %% ../nbs/11_inference.ipynb #51375326
@@ -224,14 +225,14 @@ def sample_photos() -> dict: # of name to `(H,W,3)` uint8
     camera = sk.pop('camera')
     return {**sk, 'china':china, 'flower':flower, 'grace_hopper':hopper, 'camera':camera}
 
-# %% ../nbs/11_inference.ipynb #6ece0b4b
-_CELL,_GAP,_TOP,_LINE = (250,180),6,34,24
+# %% ../nbs/11_inference.ipynb #14aeb59a
+_CELL,_GAP,_TOP,_LINE = (255,170),6,34,24
 
 def _cell(im):
     "`im` in the middle of a white cell"
     return ImageOps.pad(im.convert('RGB'), _CELL, Image.Resampling.LANCZOS, color='white')
 
-# %% ../nbs/11_inference.ipynb #09cfceb6
+# %% ../nbs/11_inference.ipynb #39c96977
 def contact_sheet(
     rows:dict, # title to three pictures: grey, colourised, original
     path, # file to write, as `save_photo` takes it
@@ -240,7 +241,7 @@ def contact_sheet(
     (w,h),font,small = _CELL,ImageFont.load_default(17),ImageFont.load_default(14)
     wide,tall = 3*(w + _GAP) + 4*_GAP,h + _GAP + _LINE
     n = math.ceil(len(rows)/2)
-    sheet = Image.new('RGB', (2*wide, _TOP + n*tall), 'white')
+    sheet = Image.new('RGB', (2*wide, _TOP + n*tall + _GAP), 'white')
     draw = ImageDraw.Draw(sheet)
     for i,(title,ims) in enumerate(rows.items()):
         x,y = (i//n)*wide + 2*_GAP,_TOP + (i%n)*tall

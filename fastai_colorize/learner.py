@@ -8,7 +8,7 @@ Docs: https://fastai-colorize.github.io/fastai_colorize/learner.html.md"""
 __all__ = ['fused_adamw', 'PlainTensors', 'Autocast', 'is_training', 'SampleGrid', 'predict_ab', 'TrainingRun',
            'colorize_learner']
 
-# %% ../nbs/10_learner.ipynb #dadc96d7
+# %% ../nbs/10_learner.ipynb #6184da1a
 import json, os, random
 from contextlib import contextmanager
 from functools import partial
@@ -27,6 +27,7 @@ from fastcore.meta import delegates
 from PIL import Image
 from torch import nn
 
+from .adversarial import ConditionalGAN
 from .color import merge_lab, to_uint8
 from .data import ColorDataLoaders
 from .generators import create_generator, generator_split, load_generator, save_generator
@@ -40,10 +41,11 @@ class PlainTensors(Callback):
         self.learn.xb = tuple(x.as_subclass(torch.Tensor) for x in self.xb)
         self.learn.yb = tuple(y.as_subclass(torch.Tensor) for y in self.yb)
 
-# %% ../nbs/10_learner.ipynb #e84419e6
+# %% ../nbs/10_learner.ipynb #38d07371
 class Autocast(Callback):
     "Forward and loss in bfloat16, on the device of the data"
     order = 10
+    def before_fit(self): self._leave()   # of a run that was interrupted
     def before_batch(self):
         self.ctx = torch.autocast(self.x.device.type, torch.bfloat16)
         self.ctx.__enter__()
@@ -141,14 +143,15 @@ def _plain(o):
     if isinstance(o, (list, tuple, L)): return [_plain(v) for v in o]
     return o.item() if isinstance(o, np.generic) else o
 
-# %% ../nbs/10_learner.ipynb #a99ff589
+# %% ../nbs/10_learner.ipynb #ae0e927b
 class TrainingRun(Callback):
     "Keep a training in a folder, and go on with it after a stop"
     order = 70
     def __init__(self,
         out, # the folder
         resume:bool=False, # go on where the folder's training stopped
-    ): self.out,self.resume,self.active,self.start = Path(out),resume,False,0
+        monitor:str='valid_loss', # column whose lowest value marks the weights to keep; None: always the last
+    ): self.out,self.resume,self.monitor,self.active,self.start = Path(out),resume,monitor,False,0
 
     def _recipe(self):
         "What makes this training what it is: a training resumed with another recipe would be neither the one nor the other"
@@ -184,9 +187,8 @@ class TrainingRun(Callback):
         names = list(self.recorder.metric_names)
         with _replacing(self.out/'history.csv') as tmp: pd.DataFrame(self.history, columns=names).to_csv(tmp, index=False)
         row = dict(zip(names, self.history[-1]))
-        valid_loss = row.get('valid_loss', row['train_loss'])
-        if not valid_loss >= self.best:   # the first epoch, or a better one
-            self.best = valid_loss
+        if self.monitor is None or row[self.monitor] < self.best:
+            self.best = row.get(self.monitor, self.best)
             _write(self.out/'metrics.json', json.dumps(row, indent=1))
             save_generator(self.model, self.out/'weights.safetensors', metrics=row, training=self.recipe)
         self._save(self.out/'state.pt')
@@ -223,7 +225,7 @@ class TrainingRun(Callback):
 # %% ../nbs/10_learner.ipynb #8a4fb291
 fused_adamw = partial(OptimWrapper, opt=torch.optim.AdamW, fused=True, betas=(0.9, 0.99))
 
-# %% ../nbs/10_learner.ipynb #05438432
+# %% ../nbs/10_learner.ipynb #2fbbf869
 @delegates(Learner.__init__)
 def colorize_learner(
     dls, # `ColorDataLoaders`, or any `DataLoaders` that give (L, ab)
@@ -246,8 +248,8 @@ def colorize_learner(
         name = arch if isinstance(arch, str) else arch.__name__
         size = {} if name not in ('unet', 'attention') else dict(size=dls.one_batch()[0].shape[-1])
         model = create_generator(name, pretrained=pretrained, **size)
-    out = out and Path(out)
-    extra = [PlainTensors(), SampleGrid(out=out and out/'samples')] + [Autocast(), ChannelsLast()]*bf16 + ([TrainingRun(out, resume)] if out else [])
+    if out: out = Path(out)
+    extra = [PlainTensors(), SampleGrid(out=out and out/'samples')] + [Autocast(), ChannelsLast()]*bf16 + ([TrainingRun(out, resume, monitor=None if any(isinstance(o, ConditionalGAN) for o in L(cbs)) else 'valid_loss')] if out else [])
     learn = Learner(dls, model, loss_func or nn.L1Loss(), opt_func=opt_func, splitter=generator_split, cbs=L(extra) + L(cbs),
                     metrics=color_metrics() if metrics is None else metrics, **kwargs)
     if freeze: learn.freeze_to(1)

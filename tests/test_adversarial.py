@@ -105,9 +105,9 @@ def test_exact(smooth):
             torch.testing.assert_close(a, b, rtol=0, atol=1e-9, msg=k)
             assert not torch.equal(a, first[k])
         for p,q in zip(ours.parameters(), ref.parameters()):
-            a,b = opt.state[p],opt_ref.state[q]
+            a,b = opt.opt.state[p],opt_ref.state[q]
             assert a['step'] == b['step'] == 12
-            for x,y in ('grad_avg', 'exp_avg'), ('sqr_avg', 'exp_avg_sq'): torch.testing.assert_close(a[x], b[y], rtol=0, atol=1e-9)
+            for k in 'exp_avg', 'exp_avg_sq': torch.testing.assert_close(a[k], b[k], rtol=0, atol=1e-9)
     for n,ref in zip(('d_real', 'd_fake', 'g_gan', 'g_l1'), logs.T): np.testing.assert_allclose(gan.history[n], ref, rtol=0, atol=1e-9)
     np.testing.assert_allclose(gan.history['d_loss'], logs[:, :2].mean(1), rtol=0, atol=1e-9)
 
@@ -115,7 +115,7 @@ class Spy(Callback):
     "What moves in which half of a batch"
     run_valid = False
     def __init__(self, order): self.order = order
-    def snaps(self): return snap(self.model),snap(self.conditional_gan.critic),copy.deepcopy([s for s in self.opt.state_dict()['state']])
+    def snaps(self): return snap(self.model),snap(self.conditional_gan.critic),copy.deepcopy(list(self.opt.state_dict()['state'].values()))
     def after_pred(self): self.learn.spied.append(('pred', self.snaps()))
     def after_batch(self): self.learn.spied.append(('batch', self.snaps()))
 
@@ -294,7 +294,7 @@ def test_lr_find_puts_the_critic_back(tmp_path):
     learn.lr_find(num_it=6, show_plot=False, suggest_funcs=None)
     after = gan.state_dict()
     assert same(before['critic'], after['critic']) and before['n_seen'] == after['n_seen'] and before['history'] == after['history']
-    for a,b in zip(before['opt']['state'], after['opt']['state']): assert a['step'] == b['step'] and torch.equal(a['grad_avg'], b['grad_avg'])
+    for a,b in zip(before['opt']['state'].values(), after['opt']['state'].values()): assert a['step'] == b['step'] and torch.equal(a['exp_avg'], b['exp_avg'])
     learn.fit(1)
     assert gan.n_seen == 8
 
@@ -445,7 +445,7 @@ def test_loaded_state_is_a_copy():
     before = copy.deepcopy(state)
     make_learner(b).fit(1)
     assert same(before['critic'], a.critic.state_dict()) and a.n_seen == 4
-    for x,y in zip(before['opt']['state'], a.critic_opt.state_dict()['state']): assert torch.equal(x['grad_avg'], y['grad_avg'])
+    for x,y in zip(before['opt']['state'].values(), a.critic_opt.state_dict()['state'].values()): assert torch.equal(x['exp_avg'], y['exp_avg'])
 
 def picture_l(i): return make_items()[i][0]
 def picture_ab(i): return make_items()[i][1]
@@ -523,7 +523,7 @@ def test_after_an_interrupt():
 
 def test_bad_arguments():
     D = PatchGAN(ndf=1)
-    for kwargs,text in [(dict(lambda_l1=-0.1), 'lambda_l1 must not be negative'), (dict(lr_mult=0.), 'lr_mult must be above 0'), (dict(lr_mult=-1), 'lr_mult'),
+    for kwargs,text in [(dict(lambda_l1=-0.1), 'lambda_l1 must be 0 or more'), (dict(lambda_l1=float('nan')), 'lambda_l1'), (dict(lr_mult=0.), 'lr_mult must be above 0'), (dict(lr_mult=-1), 'lr_mult'),
                         (dict(critic_steps=0), 'critic_steps must be at least 1'), (dict(pretrain=-1), 'pretrain at least 0'), (dict(gan_loss='x'), 'gan_loss must be one of')]:
         with pytest.raises(ValueError, match=text): ConditionalGAN(D, **kwargs)
     with pytest.raises(ValueError, match='learning rate must be above 0'): make_learner(make_gan()).fit(1, 0.)

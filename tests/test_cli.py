@@ -87,9 +87,19 @@ def test_train_interrupt_resume_colorize(photo_folder, tmp_path):
     done = len(pd.read_csv(run/'history.csv'))
     assert 1 <= done < 3
     res = shell(*args, '--resume')
-    assert res.returncode == 0 and 'Best epoch' in res.stdout, res.stderr
+    assert res.returncode == 0 and 'PSNR' in res.stdout, res.stderr
     assert len(pd.read_csv(run/'history.csv')) == 3
     again = shell(*args)
     assert again.returncode == 1 and 'holds a training already' in one_sentence(again.stderr)
     assert main(['colorize', str(photo_folder/'coffee'/'0.png'), '--out', str(tmp_path/'out'), '--weights', str(run/'weights.safetensors')]) == 0
     assert Image.open(tmp_path/'out'/'0.png').size == (200, 160)
+
+@pytest.mark.parametrize('generator', ['resnet18', 'unet', 'attention'])
+def test_train_gan(generator, photo_folder, tmp_path):
+    "Every generator against the critic; the resumed history goes on"
+    args = ['train', str(photo_folder), '--out', str(tmp_path/'run'), '--gan', 'cgan', '--generator', generator, '--epochs', '1', *TINY]
+    assert main(args) == 0
+    hist = pd.read_csv(tmp_path/'run'/'history.csv')
+    assert {'d_loss', 'd_real', 'd_fake', 'g_gan', 'g_l1', 'psnr', 'psnr_grey'} <= set(hist.columns) and np.isfinite(hist.d_loss).all()
+    assert main([*args[:4], '--init', str(tmp_path/'run'/'weights.safetensors'), '--epochs', '1', *TINY]) == 1   # the folder is taken
+    assert main(['train', str(photo_folder), '--out', str(tmp_path/'l1'), '--init', str(tmp_path/'run'/'weights.safetensors'), '--epochs', '1', *TINY]) == 0
