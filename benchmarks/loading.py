@@ -3,17 +3,17 @@
     python benchmarks/loading.py FOLDER --size 256
 
 The tutorials' item: PIL open, bicubic resize, random flip, skimage `rgb2lab` in float64, ToTensor, normalise."""
-import argparse, random, statistics, tempfile
+import argparse, statistics, tempfile
 from pathlib import Path
 from time import perf_counter
 
-import numpy as np, torch
+import numpy as np
 from PIL import Image
 from skimage.color import rgb2lab
 from torchvision import transforms
 
 from fastai_colorize.color import merge_lab, split_lab
-from fastai_colorize.data import LoadPhoto, PhotoCache, PhotoDL, ColorDataLoaders
+from fastai_colorize.data import ColorDataLoaders, LoadPhoto, PhotoCache
 from fastai_colorize.photos import find_photos
 
 def tutorial_item(f, size, flip=False):

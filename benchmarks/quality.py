@@ -4,13 +4,12 @@
 
 Protocol: 256×256 by stretch, photos in sorted order, L of the ground truth, 8-bit sRGB after clamping, one value a photo, then averaged.
 PSNR and SSIM on RGB (data range 255), and on the normalised ab planes of the same 8-bit pictures (data range 2)."""
-import argparse, json
+import argparse
 from pathlib import Path
 
 import numpy as np, pandas as pd, torch
 from fastcore.basics import chunked
 from fastprogress.fastprogress import progress_bar
-from PIL import Image
 
 from fastai_colorize.color import split_lab
 from fastai_colorize.data import LoadPhoto

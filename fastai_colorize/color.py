@@ -7,9 +7,9 @@ Docs: https://fastai-colorize.github.io/fastai_colorize/color.html.md"""
 # %% auto #0
 __all__ = ['rgb_to_lab', 'lab_to_rgb', 'to_uint8', 'TensorLab', 'TensorL', 'TensorAB', 'split_lab', 'merge_lab', 'RGBToLab']
 
-# %% ../nbs/00_color.ipynb #669c6c48
+# %% ../nbs/00_color.ipynb #b901180f
 import torch
-from fastai.torch_core import TensorImage, TensorImageBW, TensorBase
+from fastai.torch_core import TensorImage, TensorImageBW
 from fasttransform import ItemTransform
 
 # %% ../nbs/00_color.ipynb #e57be29f
@@ -17,11 +17,11 @@ _RGB2XYZ = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.0
 _XYZ2RGB = torch.linalg.inv(torch.tensor(_RGB2XYZ, dtype=torch.float64)).tolist()
 _WHITE = (0.95047, 1., 1.08883)
 
-# %% ../nbs/00_color.ipynb #757e5a2e
+# %% ../nbs/00_color.ipynb #ac6c9ee2
 def _mix(matrix, # three rows of three numbers
          planes, # three tensors of one shape
     ):
-    "Matrix product over three planes, in plain arithmetic: exact under autocast and TF32, and fused by `torch.compile`"
+    "Matrix product over three planes, in plain arithmetic: exact under autocast and TF32"
     x,y,z = planes
     return [a*x + b*y + c*z for a,b,c in matrix]
 

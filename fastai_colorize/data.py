@@ -7,10 +7,11 @@ Docs: https://fastai-colorize.github.io/fastai_colorize/data.html.md"""
 # %% auto #0
 __all__ = ['LoadPhoto', 'PhotoCache', 'FlipBatch', 'CropBatch', 'PhotoDL', 'ColorDataLoaders', 'left_out']
 
-# %% ../nbs/03_data.ipynb #d133e031
+# %% ../nbs/03_data.ipynb #09f07953
 import hashlib, json, os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np, pandas as pd, torch, torch.nn.functional as F
 from fastai.data.core import DataLoaders, Datasets, TfmdDL
@@ -26,7 +27,7 @@ from PIL import Image
 
 from .coco import coco_subset
 from .color import RGBToLab
-from .photos import PhotoError, check_photos, find_photos, open_photo
+from .photos import check_photos, find_photos, open_photo
 
 # %% ../nbs/03_data.ipynb #798ad00e
 class LoadPhoto(Transform):
@@ -41,7 +42,7 @@ class LoadPhoto(Transform):
         if rgb.shape[:2] != (self.size, self.size): rgb = np.asarray(Image.fromarray(rgb).resize((self.size, self.size), Image.Resampling.BICUBIC))
         return TensorImage(torch.from_numpy(rgb.transpose(2,0,1).copy()))
 
-# %% ../nbs/03_data.ipynb #1243b245
+# %% ../nbs/03_data.ipynb #698534c7
 class PhotoCache:
     "Resized photographs as one memory-mapped uint8 array `(n,3,size,size)`"
     def __init__(self, array, names): self.array,self.rows = array,{n:i for i,n in enumerate(names)}
@@ -62,14 +63,13 @@ class PhotoCache:
         path = folder/f"photos_{size}_{hashlib.sha1(json.dumps(key).encode()).hexdigest()[:12]}.npy"
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            tmp,load = path.with_suffix('.part'),LoadPhoto(size)
+            tmp,load = path.with_name(f'.{uuid4().hex}.part'),LoadPhoto(size)
             try:
-                array = np.lib.format.open_memmap(tmp, 'w+', np.uint8, (len(files), 3, size, size))
-                def put(i): array[i] = load(files[i]).numpy()
-                with ThreadPoolExecutor(workers or os.cpu_count()) as ex:
-                    for _ in progress_bar(ex.map(put, range(len(files))), total=len(files)): pass
-                array.flush()
+                with ThreadPoolExecutor(workers or os.cpu_count()) as ex, open(tmp, 'wb') as f:   # written in order: a full disk is an error here, in a memory map a crash
+                    np.lib.format.write_array_header_1_0(f, dict(descr='|u1', fortran_order=False, shape=(len(files), 3, size, size)))
+                    for o in progress_bar(ex.map(lambda o: load(o).numpy().tobytes(), files), total=len(files)): f.write(o)
                 tmp.replace(path)
+            except OSError as e: raise OSError(f"The cache {path} cannot be written: {e.strerror or e}.") from e
             finally: tmp.unlink(missing_ok=True)
         return cls(np.load(path, mmap_mode='r'), [str(f) for f in files])
 
@@ -118,7 +118,7 @@ class PhotoDL(TfmdDL):
         else:
             for idxs in chunked(samps, self.bs, self.drop_last): yield (TensorImage(torch.from_numpy(cache[[items[i] for i in idxs]])),)
 
-# %% ../nbs/03_data.ipynb #336f75a0
+# %% ../nbs/03_data.ipynb #dcc01bec
 class ColorDataLoaders(DataLoaders):
     "`DataLoaders` that give `(TensorL, TensorAB)` from photographs"
     @classmethod
@@ -139,6 +139,8 @@ class ColorDataLoaders(DataLoaders):
     ):
         "From a list of files"
         files,report = L(files).map(Path),None
+        if splits is None: files = files.unique()
+        if size < 32: raise ValueError(f"size must be 32 or more, not {size}.")
         if check:
             report = check_photos(files)
             if splits is not None:
@@ -146,19 +148,21 @@ class ColorDataLoaders(DataLoaders):
                 new = np.cumsum(ok) - 1
                 splits = [[int(new[i]) for i in part if ok[i]] for part in splits]
             files = L(f for f,ok in zip(files, report.ok) if ok)
-            if not report.ok.all(): print(left_out(report))
         if splits is None:
             if not 0 < valid_pct < 1: raise ValueError(f"valid_pct must be between 0 and 1, not {valid_pct}.")
-            splits = RandomSplitter(valid_pct, seed=seed)(files) if len(files) else [[], []]
+            n = len(files)
+            splits = RandomSplitter(max(valid_pct, 1.01/n), seed=seed)(files) if n > 1 else [list(range(n)), []]   # at least one for validation
         for part,name in zip(splits, ('training', 'validation')):
             if len(part) == 0:
                 why = f" {left_out(report)}" if report is not None and not report.ok.all() else ''
                 raise ValueError(f"No photo is left for {name}: {len(files)} of {len(report) if report is not None else len(files)} can be used.{why}")
-        if set(splits[0]) & set(splits[1]): raise ValueError("The training and the validation photos overlap.")
+        if {files[i] for i in splits[0]} & {files[i] for i in splits[1]}: raise ValueError("The training and the validation photos overlap.")
+        if report is not None and not report.ok.all(): print(left_out(report))
         if not 0 < min_scale <= 1: raise ValueError(f"min_scale must be above 0 and at most 1, not {min_scale}.")
         load_size = round(size/min_scale**0.5)
         store = PhotoCache.build(files, load_size, cache) if cache is not None else None
         dsets = Datasets(files, [[LoadPhoto(load_size, store)]], splits=splits)
+        dsets.tls[0].types[0] = (Path, str, Image.Image, np.ndarray)   # what `predict` and `test_dl` take
         crop = [CropBatch(size, min_scale)] if min_scale < 1 else []
         floats = [IntToFloatTensor(), *crop, *L(batch_tfms)] if crop or batch_tfms else []
         device = default_device() if device is None else torch.device(device)
@@ -222,7 +226,7 @@ def left_out(
 ) -> str: # "Left out 3 of 100 photos: 2 grey, 1 broken …"
     "One sentence on the photos that are not used, and why"
     bad = report[~report.ok]
-    kinds = bad.reason.str.split(':').str[0].value_counts()
+    kinds = bad.reason.str.split(r'[:(;]', regex=True).str[0].str.replace(r'^\d+×\d+ pixels.*', 'too large', regex=True).str.strip(' .').value_counts()
     which = ', '.join(f'{Path(f).name} ({r})' for f,r in zip(bad.file[:3], bad.reason[:3]))
     return (f"Left out {len(bad)} of {len(report)} photos: {', '.join(f'{n} {k}' for k,n in kinds.items())}. "
             f"For example {which}. The whole list is in `dls.report`.")

@@ -8,10 +8,11 @@ Docs: https://fastai-colorize.github.io/fastai_colorize/generators.html.md"""
 __all__ = ['FORMAT', 'ResNetUnet', 'resnet_unet', 'generator_split', 'create_generator', 'save_generator', 'load_generator',
            'packaged_weights']
 
-# %% ../nbs/05_generators.ipynb #b9b8d377
+# %% ../nbs/05_generators.ipynb #de59bbce
 import json
 from importlib import metadata
 from pathlib import Path
+from textwrap import shorten
 from urllib.error import URLError
 
 import torch, torchvision
@@ -87,7 +88,7 @@ def create_generator(
     res.recipe = dict(generator=generator, size=size, **kwargs)
     return res
 
-# %% ../nbs/05_generators.ipynb #276742e6
+# %% ../nbs/05_generators.ipynb #bb835b09
 FORMAT = 'fastai_colorize 1'
 
 def save_generator(
@@ -118,10 +119,11 @@ def save_generator(
         save_file(tensors, tmp, {k: v if isinstance(v, str) else json.dumps(v) for k,v in header.items()})
         tmp.chmod(0o644)   # safetensors makes files that only their owner can read
         tmp.replace(path)
+    except (OSError, SafetensorError) as e: raise OSError(f"Cannot write {path}: {e}.") from e
     finally: tmp.unlink(missing_ok=True)
     return path
 
-# %% ../nbs/05_generators.ipynb #a05758d0
+# %% ../nbs/05_generators.ipynb #ccef3eaa
 def load_generator(
     path, # file written by `save_generator`
 ) -> nn.Module: # on the CPU, in float32 and eval mode, with `recipe`, `metrics`, `training_recipe` and `render_size` as attributes
@@ -136,16 +138,20 @@ def load_generator(
                          "pickled files (.pth, .pkl) are not opened, since they can run code.") from e
     if header.get('format') != FORMAT:
         raise ValueError(f"{path} was not written by fastai_colorize (format {header.get('format')!r}, expected {FORMAT!r}).")
-    scales = {k.removesuffix('.scale'): tensors.pop(k) for k in list(tensors) if k.endswith('.scale') and k.removesuffix('.scale') in tensors}
-    tensors = {k: v.float()*scales[k].view(-1, *[1]*(v.ndim-1)) if k in scales else v.float() if v.is_floating_point() else v for k,v in tensors.items()}
-    recipe = json.loads(header['recipe'])
-    model = create_generator(**recipe)
+    try:
+        recipe,metrics,training = [json.loads(header[k]) for k in ('recipe', 'metrics', 'training')]
+        size = training.get('render_size', training.get('data', {}).get('size', 256))
+        if not 32 <= size <= 4096: raise ValueError(f'render_size is {size}')
+        scales = {k.removesuffix('.scale'): tensors.pop(k) for k in list(tensors) if k.endswith('.scale') and k.removesuffix('.scale') in tensors}
+        tensors = {k: v.float()*scales[k].view(-1, *[1]*(v.ndim-1)) if k in scales else v.float() if v.is_floating_point() else v for k,v in tensors.items()}
+        model = create_generator(**{**recipe, 'pretrained': False})
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as e:
+        raise ValueError(f"{path} has a header that cannot be used: {shorten(str(e), 120)}") from e
     try: model.load_state_dict(tensors)
     except RuntimeError as e:
-        first = str(e).strip().splitlines()[1].strip()
+        first = shorten(str(e).strip().splitlines()[1], 150, placeholder=' …')
         raise ValueError(f"The weights in {path} do not fit the {recipe['generator']} that its recipe names: {first}") from e
-    model.recipe,model.metrics,model.training_recipe = recipe,json.loads(header['metrics']),json.loads(header['training'])
-    model.render_size = model.training_recipe.get('render_size', model.training_recipe.get('data', {}).get('size', 256))
+    model.recipe,model.metrics,model.training_recipe,model.render_size = recipe,metrics,training,size
     return model.eval()
 
 # %% ../nbs/05_generators.ipynb #23073478

@@ -8,8 +8,8 @@ Docs: https://fastai-colorize.github.io/fastai_colorize/learner.html.md"""
 __all__ = ['fused_adamw', 'PlainTensors', 'Autocast', 'is_training', 'SampleGrid', 'predict_ab', 'TrainingRun',
            'colorize_learner']
 
-# %% ../nbs/10_learner.ipynb #6184da1a
-import json, os, random
+# %% ../nbs/10_learner.ipynb #140fdc09
+import json, os, pickle, random
 from contextlib import contextmanager
 from functools import partial
 from importlib import metadata
@@ -21,7 +21,6 @@ from fastai.callback.core import Callback
 from fastai.callback.schedule import *
 from fastai.learner import CancelEpochException, Learner
 from fastai.optimizer import OptimWrapper
-from fastcore.basics import patch, store_attr
 from fastcore.foundation import L
 from fastcore.meta import delegates
 from PIL import Image
@@ -32,6 +31,7 @@ from .color import merge_lab, to_uint8
 from .data import ColorDataLoaders
 from .generators import create_generator, generator_split, load_generator, save_generator
 from .metrics import color_metrics
+from .photos import save_photo
 
 # %% ../nbs/10_learner.ipynb #2fccb46a
 class PlainTensors(Callback):
@@ -41,9 +41,9 @@ class PlainTensors(Callback):
         self.learn.xb = tuple(x.as_subclass(torch.Tensor) for x in self.xb)
         self.learn.yb = tuple(y.as_subclass(torch.Tensor) for y in self.yb)
 
-# %% ../nbs/10_learner.ipynb #38d07371
+# %% ../nbs/10_learner.ipynb #12846079
 class Autocast(Callback):
-    "Forward and loss in bfloat16, on the device of the data"
+    "The network in bfloat16, on the device of the data"
     order = 10
     def before_fit(self): self._leave()   # of a run that was interrupted
     def before_batch(self):
@@ -66,7 +66,7 @@ def is_training(
     "Does this fit train? (`validate`, `get_preds`, `predict` and `lr_find` also send `before_fit`)"
     return not learn.lock.locked() and not hasattr(learn, 'lr_finder')
 
-# %% ../nbs/10_learner.ipynb #4600ef98
+# %% ../nbs/10_learner.ipynb #f6729565
 class SampleGrid(Callback):
     "After each epoch, the same validation photos: grey, coloured, true"
     order = 55
@@ -87,7 +87,7 @@ class SampleGrid(Callback):
         self.image = Image.fromarray(to_uint8(grid).permute(1,2,0).cpu().numpy())
         if self.out:
             self.out.mkdir(parents=True, exist_ok=True)
-            self.image.save(self.out/f'epoch_{self.epoch:03d}.png')
+            save_photo(self.image, self.out/f'epoch_{self.epoch:03d}.png')
         self._show()
 
     def after_fit(self): self.active,self.handle = False,None
@@ -143,7 +143,7 @@ def _plain(o):
     if isinstance(o, (list, tuple, L)): return [_plain(v) for v in o]
     return o.item() if isinstance(o, np.generic) else o
 
-# %% ../nbs/10_learner.ipynb #ae0e927b
+# %% ../nbs/10_learner.ipynb #e6402463
 class TrainingRun(Callback):
     "Keep a training in a folder, and go on with it after a stop"
     order = 70
@@ -156,14 +156,17 @@ class TrainingRun(Callback):
     def _recipe(self):
         "What makes this training what it is: a training resumed with another recipe would be neither the one nor the other"
         hypers = [{k: v for k,v in h.items() if k in ('lr', 'wd')} for h in self.opt.hypers]
-        return _plain(dict(generator=getattr(self.model, 'recipe', type(self.model).__name__), loss=type(self.loss_func).__name__,
+        sched = getattr(self.learn, 'param_scheduler', None)
+        schedule = {k: [np.asarray(f(pct)).tolist() for pct in (0., .1, .25, .5, .9)] for k,f in sched.scheds.items()} if sched else {}
+        return _plain(dict(schedule=schedule, frozen=self.opt.frozen_idx, generator=getattr(self.model, 'recipe', type(self.model).__name__), loss=type(self.loss_func).__name__,
                            data=getattr(self.dls, 'recipe', {}), epochs=self.n_epoch, hypers=hypers, bf16=hasattr(self.learn, 'autocast'),
                            callbacks={type(cb).__name__: cb.recipe for cb in self.learn.cbs if hasattr(type(cb), 'recipe')}))
 
     def before_fit(self):
         self.active = is_training(self.learn)
         if not self.active: return
-        self.recipe,state = self._recipe(),self.out/'state.pt'
+        if not hasattr(self.model, 'recipe'): raise ValueError("A network of your own needs a dict `recipe` (its name and sizes) as attribute, to be kept in a folder.")
+        self.made,state = self._recipe(),self.out/'state.pt'
         self.start,self.history,self.best,self.rng = 0,[],float('inf'),None
         if state.exists():
             if not self.resume: raise FileExistsError(f"{self.out} holds a training already. Go on with it (resume), or choose another folder.")
@@ -172,7 +175,7 @@ class TrainingRun(Callback):
             raise FileNotFoundError(f"{self.out} holds no training that could be resumed: {state.name} is missing.")
         self.out.mkdir(parents=True, exist_ok=True)
         versions = {o: metadata.version(o) for o in ('fastai_colorize', 'fastai', 'torch', 'torchvision')}
-        _write(self.out/'recipe.json', json.dumps(dict(self.recipe, versions=versions, device=str(self.dls.device)), indent=1))
+        _write(self.out/'recipe.json', json.dumps(dict(self.made, versions=versions, device=str(self.dls.device)), indent=1))
 
     def before_epoch(self):
         if not self.active: return
@@ -183,14 +186,16 @@ class TrainingRun(Callback):
 
     def after_epoch(self):
         if not self.active or self.epoch < self.start: return
+        for n,v in zip(self.recorder.metric_names, self.recorder.log):
+            if n.endswith('_loss') and not np.isfinite(v): raise FloatingPointError(f"{n} is {v} in epoch {self.epoch}: lower the learning rate.")
         self.history.append(_plain(self.recorder.log))
         names = list(self.recorder.metric_names)
         with _replacing(self.out/'history.csv') as tmp: pd.DataFrame(self.history, columns=names).to_csv(tmp, index=False)
         row = dict(zip(names, self.history[-1]))
         if self.monitor is None or row[self.monitor] < self.best:
             self.best = row.get(self.monitor, self.best)
+            save_generator(self.model, self.out/'weights.safetensors', metrics=row, training=self.made)
             _write(self.out/'metrics.json', json.dumps(row, indent=1))
-            save_generator(self.model, self.out/'weights.safetensors', metrics=row, training=self.recipe)
         self._save(self.out/'state.pt')
 
     def after_fit(self): self.active = False
@@ -201,16 +206,20 @@ class TrainingRun(Callback):
         cbs = {type(cb).__name__: cb.state_dict() for cb in self.learn.cbs if hasattr(type(cb), 'state_dict')}
         rec = self.recorder
         recorder = dict(lrs=rec.lrs, losses=[float(o) for o in rec.losses], iters=rec.iters, count=rec.smooth_loss.count, val=rec.smooth_loss.val)
-        state = dict(epoch=self.epoch, recipe=self.recipe, model=self.model.state_dict(), opt=_plain(opt), callbacks=_plain(cbs), rng=_rng_state(self.dls),
+        state = dict(epoch=self.epoch, recipe=self.made, model=self.model.state_dict(), opt=_plain(opt), callbacks=_plain(cbs), rng=_rng_state(self.dls),
                      history=self.history, best=self.best, recorder=_plain(recorder))
         with _replacing(path) as tmp: torch.save(state, tmp)
 
     def _load(self, path):
-        state = torch.load(path, map_location=self.dls.device, weights_only=True)
-        differ = [k for k in state['recipe'] if state['recipe'][k] != self.recipe.get(k)]
+        try:
+            state = torch.load(path, map_location=self.dls.device, weights_only=True)
+            state['recipe'], state['rng'], state['recorder']
+        except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as e:
+            raise ValueError(f"{path} is not the state of a training, or it is damaged: choose another folder.") from e
+        differ = [k for k in state['recipe'] if state['recipe'][k] != self.made.get(k)]
         if differ:
             k = differ[0]
-            raise ValueError(f"{self.out} was trained with {k} = {state['recipe'][k]}, now it is {self.recipe.get(k)}. "
+            raise ValueError(f"{self.out} was trained with {k} = {state['recipe'][k]}, now it is {self.made.get(k)}. "
                              "Resume with the same settings, or start in another folder.")
         self.model.load_state_dict(state['model'])
         self.opt.load_state_dict(state['opt'])
@@ -225,7 +234,7 @@ class TrainingRun(Callback):
 # %% ../nbs/10_learner.ipynb #8a4fb291
 fused_adamw = partial(OptimWrapper, opt=torch.optim.AdamW, fused=True, betas=(0.9, 0.99))
 
-# %% ../nbs/10_learner.ipynb #2fbbf869
+# %% ../nbs/10_learner.ipynb #edf6e925
 @delegates(Learner.__init__)
 def colorize_learner(
     dls, # `ColorDataLoaders`, or any `DataLoaders` that give (L, ab)
@@ -249,7 +258,9 @@ def colorize_learner(
         size = {} if name not in ('unet', 'attention') else dict(size=dls.one_batch()[0].shape[-1])
         model = create_generator(name, pretrained=pretrained, **size)
     if out: out = Path(out)
-    extra = [PlainTensors(), SampleGrid(out=out and out/'samples')] + [Autocast(), ChannelsLast()]*bf16 + ([TrainingRun(out, resume, monitor=None if any(isinstance(o, ConditionalGAN) for o in L(cbs)) else 'valid_loss')] if out else [])
+    monitor = None if any(isinstance(o, ConditionalGAN) for o in L(cbs)) else 'valid_loss'
+    extra = [PlainTensors(), SampleGrid(out=out and out/'samples')] + [Autocast(), ChannelsLast()]*bf16
+    if out: extra.append(TrainingRun(out, resume, monitor))
     learn = Learner(dls, model, loss_func or nn.L1Loss(), opt_func=opt_func, splitter=generator_split, cbs=L(extra) + L(cbs),
                     metrics=color_metrics() if metrics is None else metrics, **kwargs)
     if freeze: learn.freeze_to(1)

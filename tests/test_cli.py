@@ -1,12 +1,12 @@
 "The command, as a person types it."
-import json, os, signal, subprocess, sys, time
+import signal, subprocess, sys, time
 from pathlib import Path
 
 import numpy as np, pandas as pd, pytest
 from PIL import Image
 from skimage import data
 
-from fastai_colorize.cli import main, parser
+from fastai_colorize.cli import main
 
 COMMAND = [sys.executable, '-c', 'import sys; from fastai_colorize.cli import main; sys.exit(main())']
 
@@ -69,10 +69,11 @@ def test_wrong_arguments(args, words, tmp_path, monkeypatch, capsys):
     assert one_sentence(err) and words in err
 
 def test_folder_of_grey_photos(tmp_path, capsys):
-    for i in range(3): Image.fromarray(data.camera()[i:]).save(tmp_path/f'{i}.png')
-    assert main(['train', str(tmp_path), '--out', str(tmp_path/'run'), *TINY]) == 1
+    (tmp_path/'grey').mkdir()
+    for i in range(3): Image.fromarray(data.camera()[i:]).save(tmp_path/'grey'/f'{i}.png')
+    assert main(['train', str(tmp_path/'grey'), '--out', str(tmp_path/'run'), *TINY]) == 1
     assert '3 grey' in one_sentence(capsys.readouterr().err)
-    assert not (tmp_path/'run').exists()
+    assert not any((tmp_path/'run').iterdir())
 
 def test_train_interrupt_resume_colorize(photo_folder, tmp_path):
     "Train, Ctrl-C in the middle, resume, colour a photo with the result"
@@ -87,7 +88,7 @@ def test_train_interrupt_resume_colorize(photo_folder, tmp_path):
     done = len(pd.read_csv(run/'history.csv'))
     assert 1 <= done < 3
     res = shell(*args, '--resume')
-    assert res.returncode == 0 and 'PSNR' in res.stdout, res.stderr
+    assert res.returncode == 0 and 'PSNR' in res.stdout and 'Warning' not in res.stderr, res.stderr
     assert len(pd.read_csv(run/'history.csv')) == 3
     again = shell(*args)
     assert again.returncode == 1 and 'holds a training already' in one_sentence(again.stderr)
@@ -103,3 +104,12 @@ def test_train_gan(generator, photo_folder, tmp_path):
     assert {'d_loss', 'd_real', 'd_fake', 'g_gan', 'g_l1', 'psnr', 'psnr_grey'} <= set(hist.columns) and np.isfinite(hist.d_loss).all()
     assert main([*args[:4], '--init', str(tmp_path/'run'/'weights.safetensors'), '--epochs', '1', *TINY]) == 1   # the folder is taken
     assert main(['train', str(photo_folder), '--out', str(tmp_path/'l1'), '--init', str(tmp_path/'run'/'weights.safetensors'), '--epochs', '1', *TINY]) == 0
+
+def test_run_inside_the_photos(photo_folder, capsys):
+    assert main(['train', str(photo_folder), '--out', str(photo_folder/'run'), *TINY]) == 1
+    assert 'would become training photos' in one_sentence(capsys.readouterr().err) and not (photo_folder/'run').exists()
+
+@pytest.mark.parametrize('args', [('--bs', '0'), ('--size', '8'), ('--lr', 'nan'), ('--epochs', '0'), ('--workers', '-1')])
+def test_numbers_out_of_range(args, photo_folder, tmp_path, capsys):
+    with pytest.raises(SystemExit) as e: main(['train', str(photo_folder), '--out', str(tmp_path/'run'), *args])
+    assert e.value.code == 2 and 'or more' in capsys.readouterr().err

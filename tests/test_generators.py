@@ -3,6 +3,7 @@ from pathlib import Path
 from urllib.error import URLError
 
 import pytest, torch
+from safetensors import SafetensorError
 from torchvision.models import ResNet18_Weights, resnet18
 
 from fastai_colorize.generators import load_generator, resnet_unet, save_generator
@@ -50,7 +51,7 @@ def test_disk_full_leaves_the_old_weights(tmp_path, monkeypatch):
     net = resnet_unet(pretrained=False)
     path = save_generator(net, tmp_path/'w.safetensors', 'int8')
     old = path.read_bytes()
-    def full(tensors, f, header): Path(f).write_bytes(b'half'); raise OSError(28, 'No space left on device')
+    def full(tensors, f, header): Path(f).write_bytes(b'half'); raise SafetensorError('No space left on device')
     monkeypatch.setattr('fastai_colorize.generators.save_file', full)
-    with pytest.raises(OSError): save_generator(net, path, 'int8')
+    with pytest.raises(OSError, match='No space left'): save_generator(net, path, 'int8')
     assert path.read_bytes() == old and [o.name for o in tmp_path.iterdir()] == ['w.safetensors']

@@ -1,12 +1,10 @@
 "Trainings that are killed, disturbed, or set up wrongly."
-import json, os, random, shutil
+import json, random
 
 import numpy as np, pandas as pd, pytest, torch
-from PIL import Image
 from torch import nn
 
 from fastai_colorize import learner
-from fastai_colorize.generators import load_generator
 from fastai.callback.core import Callback
 
 @pytest.fixture
@@ -82,3 +80,15 @@ def test_resume_with_other_settings(dls, tmp_path):
     run(dls, tmp_path/'r', n=1)
     with pytest.raises(ValueError, match='epochs = 1, now it is 2'): run(dls, tmp_path/'r', resume=True, n=2)
     with pytest.raises(FileExistsError, match='holds a training already'): run(dls, tmp_path/'r', n=1)
+
+def test_nan_keeps_the_last_good_epoch(dls, tmp_path):
+    class Break(Callback):
+        def after_step(self):
+            if self.epoch == 1: self.model[0].weight.data.fill_(float('nan'))
+    with pytest.raises(FloatingPointError, match='_loss is nan in epoch 1'): run(dls, tmp_path/'r', cbs=Break())
+    assert torch.load(tmp_path/'r'/'state.pt', weights_only=True)['epoch'] == 0
+
+def test_state_that_is_none(dls, tmp_path):
+    (tmp_path/'r').mkdir()
+    (tmp_path/'r'/'state.pt').write_text('nonsense')
+    with pytest.raises(ValueError, match='not the state of a training'): run(dls, tmp_path/'r', resume=True)
