@@ -42,7 +42,16 @@ Results that are there already are skipped, so an interrupted batch goes on wher
 _L1   = dict(epochs=10, size=128, bs=16, lr=1e-3, min_scale=0.4)
 _CGAN = dict(epochs=20, size=256, bs=20, lr=2e-4, min_scale=1.)
 
-# %% ../nbs/12_cli.ipynb #2dcd18d9
+# %% ../nbs/12_cli.ipynb #adf1bbbb
+def _at_least(least, kind=int):
+    "An argument type with a lower bound"
+    def number(s):
+        v = kind(s)
+        if not v >= least: raise argparse.ArgumentTypeError(f'must be {least} or more, not {s}')   # also refuses nan
+        return v
+    return number
+
+# %% ../nbs/12_cli.ipynb #74e1a9e4
 def parser() -> argparse.ArgumentParser: # with a subcommand for each thing to do
     "The arguments of the command"
     from fastai_colorize import __version__
@@ -63,7 +72,7 @@ def parser() -> argparse.ArgumentParser: # with a subcommand for each thing to d
     c.add_argument('--out', type=Path, required=True, help='folder for the results; sources are never overwritten')
     c.add_argument('--weights', default='l1', help='packaged weights by name, or a .safetensors file')
     c.add_argument('--saturation', type=float, default=1., help='0 is grey, 1 is what the network says, more is bolder')
-    c.add_argument('--render-size', type=int, help='side of the square that the network sees, in pixels (default: what was measured as best)')
+    c.add_argument('--render-size', type=_at_least(32), help='side of the square that the network sees, in pixels (default: what was measured as best)')
     c.add_argument('--overwrite', action='store_true', help='colour again what is there already')
 
     c = command('train', 'train a colorizer on a folder of colour photographs', train, epilog=_TRAIN)
@@ -77,10 +86,10 @@ def parser() -> argparse.ArgumentParser: # with a subcommand for each thing to d
         "An option whose default depends on `--gan`"
         name = flag[2:].replace('-', '_')
         c.add_argument(flag, type=kind, default=argparse.SUPPRESS, help=f"{help} (default: {_L1[name]}; with --gan {_CGAN[name]})")
-    recipe('--epochs', int, 'times that each photo is seen')
-    recipe('--size', int, 'side of the training pictures in pixels')
-    recipe('--bs', int, 'batch size')
-    recipe('--lr', float, 'highest learning rate of the one-cycle schedule; with --gan constant, for both networks')
+    recipe('--epochs', _at_least(1), 'times that each photo is seen')
+    recipe('--size', _at_least(32), 'side of the training pictures in pixels')
+    recipe('--bs', _at_least(2), 'batch size')
+    recipe('--lr', _at_least(1e-12, float), 'highest learning rate of the one-cycle schedule; with --gan constant, for both networks')
     recipe('--min-scale', float, 'least area of the random crop; 1 is no crop')
     c.add_argument('--lambda-l1', type=float, default=100., help='weight of L1 beside the critic')
     c.add_argument('--lr-mult', type=float, default=1., help="critic's learning rate as a multiple of the generator's")
@@ -88,14 +97,14 @@ def parser() -> argparse.ArgumentParser: # with a subcommand for each thing to d
     c.add_argument('--valid-pct', type=float, default=0.1, help='part of the photos that is kept for validation')
     c.add_argument('--seed', type=int, default=42, help='of the split, the order and the crops')
     c.add_argument('--cache', type=Path, help='folder for decoded photos: faster from the second epoch on')
-    c.add_argument('--workers', type=int, help='processes that load (default: 0 with a cache, else the number of cores)')
+    c.add_argument('--workers', type=_at_least(0), help='processes that load (default: 0 with a cache, else the number of cores)')
     c.add_argument('--freeze', action='store_true', help='train the decoder only')
     c.add_argument('--no-pretrained', action='store_true', help='start from random weights, without ImageNet')
     c.add_argument('--bf16', action='store_true', help='bfloat16 and channels_last: faster on recent GPUs and CPUs')
     c.add_argument('--compile', action='store_true', help='torch.compile the network: a minute first, then faster')
     return p
 
-# %% ../nbs/12_cli.ipynb #6f3247e6
+# %% ../nbs/12_cli.ipynb #0d20ce62
 def demo(
     args, # of the command line
 ) -> int: # exit status
@@ -135,11 +144,19 @@ def train(
     from fastai_colorize.generators import load_generator, packaged_weights
     from fastai_colorize.learner import ColorDataLoaders, colorize_learner
     o = argparse.Namespace(**{**(_CGAN if args.gan else _L1), **vars(args)})
+    if o.folder.resolve() in (o.out.resolve(), *o.out.resolve().parents):
+        raise ValueError(f"{o.out} lies inside {o.folder}: its sample pictures would become training photos. Choose another --out.")
+    if (o.out/'state.pt').exists() and not o.resume:
+        raise ValueError(f"{o.out} holds a training already. Add --resume to go on with it, or choose another folder.")
+    o.out.mkdir(parents=True, exist_ok=True)
     set_seed(o.seed)
     arch = o.generator if o.init is None else load_generator(o.init if Path(o.init).suffix else packaged_weights(o.init))
     gan = dict(cbs=ConditionalGAN(PatchGAN(), lambda_l1=o.lambda_l1, lr_mult=o.lr_mult, pretrain=o.pretrain_critic), opt_func=gan_adam) if o.gan else {}
     dls = ColorDataLoaders.from_folder(o.folder, size=o.size, bs=o.bs, min_scale=o.min_scale, valid_pct=o.valid_pct, seed=o.seed,
                                        cache=o.cache, num_workers=o.workers)
+    if not dls.report.ok.all():
+        dls.report[~dls.report.ok].to_csv(o.out/'left_out.csv', index=False)
+        print(f"The photos that were left out, and why: {o.out/'left_out.csv'}")
     learn = colorize_learner(dls, arch, pretrained=not o.no_pretrained, freeze=o.freeze, bf16=o.bf16, compile=o.compile, out=o.out, resume=o.resume, **gan)
     try: learn.fit_flat_lin(o.epochs, 0, o.lr) if o.gan else learn.fit_one_cycle(o.epochs, o.lr)
     except KeyboardInterrupt:
@@ -150,7 +167,7 @@ def train(
     print(f"Epoch {row['epoch']}: PSNR {row['psnr']:.2f} dB (grey {row['psnr_grey']:.2f}). Weights: {args.out/'weights.safetensors'}")
     return 0
 
-# %% ../nbs/12_cli.ipynb #cf05626d
+# %% ../nbs/12_cli.ipynb #51c97910
 def main(
     argv=None, # arguments; those of the process by default
 ) -> int: # exit status
@@ -161,7 +178,7 @@ def main(
     except KeyboardInterrupt:
         print('\nStopped. What was finished is kept.', file=sys.stderr)
         return 130
-    except (ValueError, OSError, RuntimeError, ArithmeticError) as e:
-        words = str(e).split('\n\t')[-1]   # fastai puts the name of the callback on a line before
+    except (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError) as e:
+        words = str(e).strip().splitlines()[-1].strip().split('PhotoError: ')[-1]   # what fastai and worker processes put before it is for developers
         print(f'fastai_colorize: {words}', file=sys.stderr)
         return 1
