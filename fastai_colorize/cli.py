@@ -104,7 +104,7 @@ def parser() -> argparse.ArgumentParser: # with a subcommand for each thing to d
     c.add_argument('--compile', action='store_true', help='torch.compile the network: a minute first, then faster')
     return p
 
-# %% ../nbs/12_cli.ipynb #0d20ce62
+# %% ../nbs/12_cli.ipynb #9ada51ad
 def demo(
     args, # of the command line
 ) -> int: # exit status
@@ -160,6 +160,7 @@ def train(
     learn = colorize_learner(dls, arch, pretrained=not o.no_pretrained, freeze=o.freeze, bf16=o.bf16, compile=o.compile, out=o.out, resume=o.resume, **gan)
     try: learn.fit_flat_lin(o.epochs, 0, o.lr) if o.gan else learn.fit_one_cycle(o.epochs, o.lr)
     except KeyboardInterrupt:
+        sys.unraisablehook = lambda unraisable: None   # torch's loading processes complain while they are taken down
         print(f"\nStopped. {o.out} holds every finished epoch; add --resume to go on.", file=sys.stderr)
         return 130
     except FloatingPointError as e: raise FloatingPointError(f"{e} {o.out/'state.pt'} holds the last good epoch, if one was finished.") from e

@@ -118,7 +118,7 @@ class PhotoDL(TfmdDL):
         else:
             for idxs in chunked(samps, self.bs, self.drop_last): yield (TensorImage(torch.from_numpy(cache[[items[i] for i in idxs]])),)
 
-# %% ../nbs/03_data.ipynb #dcc01bec
+# %% ../nbs/03_data.ipynb #f1523cc1
 class ColorDataLoaders(DataLoaders):
     "`DataLoaders` that give `(TensorL, TensorAB)` from photographs"
     @classmethod
@@ -215,10 +215,11 @@ class ColorDataLoaders(DataLoaders):
         n:int=None, # how many; all that fit by default
         seed:int=42, # of the choice and of the split
         categories=None, # names of categories, any of which a photo must show
+        min_size:int=0, # least side of a photo in pixels
         **kwargs
     ):
         "From COCO: choose, download what is missing, and load"
-        files = coco_subset(annotations, dest, n=n, seed=seed, categories=categories)
+        files = coco_subset(annotations, dest, n=n, seed=seed, categories=categories, min_size=min_size)
         return cls.from_files(files, path=dest, seed=seed, **kwargs)
 
 def left_out(
