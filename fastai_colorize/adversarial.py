@@ -25,13 +25,15 @@ from .losses import gan_losses
 # %% ../nbs/09_adversarial.ipynb #52c5c391
 gan_adam = partial(OptimWrapper, opt=torch.optim.Adam, betas=(0.5, 0.999), fused=True)
 
-# %% ../nbs/09_adversarial.ipynb #5be34ba0
+# %% ../nbs/09_adversarial.ipynb #2736b217
 class ConditionalGAN(Callback):
     "Train the Learner's model against a critic"
     order,run_valid = 5,False   # before GradientAccumulation and MixedPrecision
     critic,critic_opt,critic_scaler,before_find,set_aside = None,None,None,None,()
     _stateattrs = 'critic','critic_opt','critic_scaler','before_find','set_aside'   # do not travel with an exported Learner
     terms = 'd_loss','d_real','d_fake','g_gan','g_l1','saturation'
+    panels = ('d_real','d_fake'),('g_gan',),('g_l1',),('saturation',)   # what `plot_losses` draws
+    batch_steps = 1   # critic updates on each batch
     def __init__(self,
         critic:nn.Module, # called as `critic(L, ab)`, gives logits
         gan_loss='bce', # name in `gan_losses`, or a `GANLoss`
@@ -99,7 +101,7 @@ class ConditionalGAN(Callback):
         self._thaw()
         l,ab,pred = [t.as_subclass(torch.Tensor) for t in (self.xb[0], self.yb[0], self.pred)]
         fake = pred.detach()
-        self._update_critic(l, ab, fake)
+        for _ in range(self.batch_steps): self._update_critic(l, ab, fake)
         self.saturation = fake.float().abs().mean()/ab.float().abs().mean().clamp(min=1e-3)
         if self.generator_turn:
             self.critic.requires_grad_(False)
@@ -144,6 +146,7 @@ class ConditionalGAN(Callback):
             self.critic_scaler.scale(loss).backward()
             self.critic_scaler.step(self.critic_opt)
         self.critic_scaler.update()
+        torch.clear_autocast_cache()   # it holds half-precision copies of the weights before this step
         self.d_loss,self.d_real,self.d_fake = [o.detach() for o in (loss, self.d_real, self.d_fake)]
         self.after_critic_step()
 
@@ -171,11 +174,11 @@ class ConditionalGAN(Callback):
 
     def plot_losses(self,
         smooth:int=20, # batches in the moving mean
-        figsize:tuple=(12, 2.5),
+        figsize:tuple=None, # by default 3 by 2.5 inches a panel
     ):
-        "All terms, batch by batch"
-        _,axs = plt.subplots(1, 4, figsize=figsize)
-        for ax,names in zip(axs, (('d_real', 'd_fake'), ('g_gan',), ('g_l1',), ('saturation',))):
+        "The terms of `panels`, batch by batch"
+        _,axs = plt.subplots(1, len(self.panels), figsize=figsize or (3*len(self.panels), 2.5), squeeze=False)
+        for ax,names in zip(axs[0], self.panels):
             for n in names:
                 vals = np.array(self.history[n])
                 x = np.flatnonzero(np.isfinite(vals))

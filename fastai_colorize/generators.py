@@ -8,7 +8,7 @@ Docs: https://fastai-colorize.github.io/fastai_colorize/generators.html.md"""
 __all__ = ['FORMAT', 'ResNetUnet', 'resnet_unet', 'generator_split', 'create_generator', 'save_generator', 'load_generator',
            'packaged_weights']
 
-# %% ../nbs/05_generators.ipynb #de59bbce
+# %% ../nbs/05_generators.ipynb #536675e0
 import json
 from importlib import metadata
 from pathlib import Path
@@ -24,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from .resnets import ResNetGenerator
 from .unets import AttentionUNet, UNet
 
 # %% ../nbs/05_generators.ipynb #a8b4b2fd
@@ -75,17 +76,18 @@ def generator_split(
     "Parameter groups for fastai's `freeze` and for learning rates that differ between encoder and decoder"
     return L(model.layers[0], model.layers[1:]).map(params) if isinstance(model, DynamicUnet) else L([params(model)])
 
-# %% ../nbs/05_generators.ipynb #3e436236
+# %% ../nbs/05_generators.ipynb #0f93eca8
 def create_generator(
-    generator:str='resnet18', # a torchvision ResNet, `unet` (pix2pix) or `attention` (the same with attention gates)
+    generator:str='resnet18', # a torchvision ResNet, `unet` (pix2pix), `attention` (the same with attention gates) or `resnet9` (CycleGAN)
     pretrained:bool=False, # ImageNet weights for the encoder of a ResNet
     size:int=256, # of the pictures, for `unet` and `attention`, which are made for one size
     **kwargs, # of the network
 ) -> nn.Module: # with an attribute `recipe`, from which `create_generator(**recipe)` builds it again
     "A generator by its name"
-    if generator not in ('unet', 'attention'): return resnet_unet(generator, pretrained=pretrained, **kwargs)
-    res = dict(unet=UNet, attention=AttentionUNet)[generator](size=size, **kwargs)
-    res.recipe = dict(generator=generator, size=size, **kwargs)
+    if generator not in ('unet', 'attention', 'resnet9'): return resnet_unet(generator, pretrained=pretrained, **kwargs)
+    if generator != 'resnet9': kwargs['size'] = size
+    res = dict(unet=UNet, attention=AttentionUNet, resnet9=ResNetGenerator)[generator](**kwargs)
+    res.recipe = dict(generator=generator, **kwargs)
     return res
 
 # %% ../nbs/05_generators.ipynb #bb835b09

@@ -28,28 +28,32 @@ def init_normal(
             if m.bias is not None: nn.init.zeros_(m.bias)
     return model
 
-# %% ../nbs/04_unets.ipynb #77615bc7
+# %% ../nbs/04_unets.ipynb #b97749b1
+_norms = {'batch': nn.BatchNorm2d, 'instance': nn.InstanceNorm2d}
+
 def _down(
     ni:int, # channels in
     nf:int, # channels out
+    norm, # makes a norm layer from a number of channels
     act:bool=True, # LeakyReLU before the convolution
-    norm:bool=True, # BatchNorm after it
+    normed:bool=True, # the norm layer after it
 ) -> nn.Sequential:
     "Half the size"
     layers = [nn.LeakyReLU(0.2, inplace=True)] if act else []
-    layers.append(nn.Conv2d(ni, nf, 4, 2, 1, bias=False))
-    return nn.Sequential(*layers, *([nn.BatchNorm2d(nf)] if norm else []))
+    layers.append(nn.Conv2d(ni, nf, 4, 2, 1, bias=norm is nn.InstanceNorm2d))   # BatchNorm has a shift of its own
+    return nn.Sequential(*layers, *([norm(nf)] if normed else []))
 
 def _up(
     ni:int, # channels in
     nf:int, # channels out
+    norm, # makes a norm layer from a number of channels
     drop:bool, # Dropout at the end
 ) -> nn.Sequential:
     "Twice the size"
-    layers = [nn.ReLU(), nn.ConvTranspose2d(ni, nf, 4, 2, 1, bias=False), nn.BatchNorm2d(nf)]
+    layers = [nn.ReLU(), nn.ConvTranspose2d(ni, nf, 4, 2, 1, bias=norm is nn.InstanceNorm2d), norm(nf)]
     return nn.Sequential(*layers, *([nn.Dropout(0.5)] if drop else []))
 
-# %% ../nbs/04_unets.ipynb #eb6585db
+# %% ../nbs/04_unets.ipynb #ff9bb0ca
 class UNet(nn.Module):
     "The U-Net of pix2pix: down to 1×1 and back, with a skip at every level"
     def __init__(self,
@@ -57,16 +61,18 @@ class UNet(nn.Module):
         n_in:int=1, # channels in: L
         n_out:int=2, # channels out: ab
         ngf:int=64, # channels of the first level; the others have up to 8 times as many
+        norm:str='batch', # 'batch', or 'instance' for batches of one photo
     ):
         super().__init__()
         if not isinstance(size, int) or size < 32 or size & (size-1):
             raise ValueError(f"A {type(self).__name__} halves the picture down to 1x1: its size must be a power of two from 32 up, got {size}.")
-        self.size,self.n_in = size,n_in
+        if norm not in _norms: raise ValueError(f"norm must be one of {', '.join(_norms)}, got {norm!r}.")
+        self.size,self.n_in,make = size,n_in,_norms[norm]
         n = size.bit_length() - 1
         self.nfs = [ngf*min(2**i, 8) for i in range(n)]
-        self.downs = nn.ModuleList([_down(ni, nf, act=i>0, norm=0<i<n-1) for i,(ni,nf) in enumerate(zip([n_in]+self.nfs, self.nfs))])
+        self.downs = nn.ModuleList([_down(ni, nf, make, act=i>0, normed=0<i<n-1) for i,(ni,nf) in enumerate(zip([n_in]+self.nfs, self.nfs))])
         ins = [self.nfs[-1]] + [2*nf for nf in self.nfs[-2:0:-1]]
-        self.ups = nn.ModuleList([_up(ni, nf, drop=0<i<n-4) for i,(ni,nf) in enumerate(zip(ins, self.nfs[-2::-1]))])
+        self.ups = nn.ModuleList([_up(ni, nf, make, drop=0<i<n-4) for i,(ni,nf) in enumerate(zip(ins, self.nfs[-2::-1]))])
         self.ups.append(nn.Sequential(nn.ReLU(), nn.ConvTranspose2d(2*ngf, n_out, 4, 2, 1), nn.Tanh()))
         init_normal(self)
 

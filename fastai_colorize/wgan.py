@@ -18,10 +18,11 @@ from .adversarial import ConditionalGAN
 # %% ../nbs/09b_wgan.ipynb #9910c3e9
 wgan_rmsprop = partial(OptimWrapper, opt=torch.optim.RMSprop)
 
-# %% ../nbs/09b_wgan.ipynb #a9650aff
+# %% ../nbs/09b_wgan.ipynb #55b9cba0
 class WGAN(ConditionalGAN):
     "What the Wasserstein GANs share; the critic must be kept Lipschitz by a subclass, or by spectral norm"
     terms = (*ConditionalGAN.terms, 'gap', 'grad_norm')
+    panels = ('gap',),('grad_norm',),('g_l1',),('saturation',)
     def __init__(self,
         critic:nn.Module, # called as `critic(L, ab)`, gives unbounded verdicts
         critic_steps:int=5, # critic updates to one of the generator
@@ -29,7 +30,6 @@ class WGAN(ConditionalGAN):
         **kwargs # of `ConditionalGAN`
     ):
         super().__init__(critic, gan_loss='wasserstein', critic_steps=critic_steps, **kwargs)
-        self.batch_steps = 1
         if one_batch: self.critic_steps,self.batch_steps = 1,critic_steps
 
     @property
@@ -39,11 +39,6 @@ class WGAN(ConditionalGAN):
         loss = super().critic_loss(l, ab, fake)
         self.gap = -loss.detach()
         return loss
-
-    def _update_critic(self, l, ab, fake):
-        for _ in range(self.batch_steps):
-            super()._update_critic(l, ab, fake)
-            torch.clear_autocast_cache()   # it holds copies of the weights as they were
 
 # %% ../nbs/09b_wgan.ipynb #ef8f43d0
 class WGANClip(WGAN):
@@ -102,10 +97,10 @@ def add_dropout(
 
 def _dropouts(critic): return [m for m in critic.modules() if isinstance(m, nn.Dropout)]
 
-# %% ../nbs/09b_wgan.ipynb #1261f6b0
+# %% ../nbs/09b_wgan.ipynb #38ec4f08
 class WGANGP(WGAN):
     "Wasserstein GAN whose critic is held at slope 1 by a gradient penalty"
-    terms = (*WGAN.terms, 'gp')
+    terms,panels = (*WGAN.terms, 'gp'),(*WGAN.panels, ('gp',))
     def __init__(self,
         critic:nn.Module, # called as `critic(L, ab)`, gives unbounded verdicts; without BatchNorm
         lambda_gp:float=10., # weight of the gradient penalty
@@ -119,7 +114,7 @@ class WGANGP(WGAN):
                              "take one with layer norm, instance norm or none, such as PatchGAN(norm='layer').")
         if lambda_ct:
             if not _dropouts(critic): raise ValueError("lambda_ct compares two verdicts under dropout, and this critic has no nn.Dropout: pass it through add_dropout first.")
-            self.terms = (*self.terms, 'ct')
+            self.terms,self.panels = (*self.terms, 'ct'),(*self.panels, ('ct',))
         super().__init__(critic, **kwargs)
         self.lambda_gp,self.lambda_ct = lambda_gp,lambda_ct
 

@@ -1,10 +1,37 @@
-"Photographs that every test may use: cut-outs of those that come with scikit-image."
+"""What several tests share: photographs (cut-outs of those that come with the dependencies), a tiny GAN, and the options `--slow` and `COLORIZE_PHOTOS`.
+
+    pytest --slow                              # also the tests that train for minutes
+    COLORIZE_PHOTOS=folder pytest --slow       # on photographs of your own: a few hundred, in colour"""
 import matplotlib
 matplotlib.use('Agg')
 
-import pytest
+import copy, os
+from pathlib import Path
+
+import pytest, torch, torch.nn.functional as F
 from PIL import Image
 from skimage import data
+from torch import nn
+
+from fastai.callback.core import Callback
+from fastai.callback.progress import ProgressCallback
+from fastai.data.core import DataLoaders
+from fastai.data.load import DataLoader
+from fastai.learner import Learner
+from fastai_colorize.adversarial import gan_adam
+from fastai_colorize.color import TensorL, TensorAB
+from fastai_colorize.inference import sample_photos
+from fastai_colorize.photos import find_photos
+from fastai_colorize.unets import UNet
+
+def pytest_addoption(parser): parser.addoption('--slow', action='store_true', help='also run the tests that take minutes')
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption('--slow'): return
+    for o in items:
+        if o.get_closest_marker('slow'): o.add_marker(pytest.mark.skip(reason='takes minutes: run with --slow'))
+
+# ---- photographs
 
 @pytest.fixture(scope='session')
 def photo_folder(tmp_path_factory):
@@ -15,3 +42,92 @@ def photo_folder(tmp_path_factory):
         im = Image.fromarray(getattr(data, name)())
         for i in range(8): im.crop((25*i, 12*i, 25*i + 200, 12*i + 160)).save(folder/name/f'{i}.png')
     return folder
+
+@pytest.fixture(scope='session')
+def real_photos(tmp_path_factory):
+    "A few hundred files: of `COLORIZE_PHOTOS`, or else tiles of 64×64 pixels of the photographs that come with the dependencies"
+    if folder := os.environ.get('COLORIZE_PHOTOS'):
+        files = find_photos([folder])[:400]
+        assert len(files) >= 100, f"COLORIZE_PHOTOS={folder} holds {len(files)} photos, and at least 100 are needed."
+    else:
+        folder,files = tmp_path_factory.mktemp('tiles'),[]
+        for name,rgb in sample_photos().items():
+            if name == 'camera': continue                # truly grey
+            for y in range(0, rgb.shape[0] - 63, 64):
+                for x in range(0, rgb.shape[1] - 63, 64):
+                    files.append(folder/f'{name}_{y}_{x}.png')
+                    Image.fromarray(rgb[y:y+64, x:x+64]).save(files[-1])
+    return files
+
+# ---- a tiny game
+
+@pytest.fixture(scope='module')
+def one_thread():
+    "For nets so small that threads only wait for each other"
+    n = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n)
+
+def make_items(n=32, size=32, dtype=torch.float32, typed=False):
+    g = torch.Generator().manual_seed(0)
+    l = torch.rand(n, 1, size, size, generator=g, dtype=dtype)*2 - 1
+    ab = torch.cat([l, -l], 1)*0.5 + 0.1*torch.randn(n, 2, size, size, generator=g, dtype=dtype)
+    return [(TensorL(a), TensorAB(b)) if typed else (a, b) for a,b in zip(l, ab)]
+
+def make_dls(bs=4, n=16, device='cpu', **kwargs):
+    items = make_items(**kwargs)
+    return DataLoaders(DataLoader(items[:n], bs=bs), DataLoader(items[n:n+bs], bs=bs), device=torch.device(device))
+
+def make_learner(gan=None, dls=None, model=None, cbs=(), path='.', **kwargs):
+    learn = Learner(dls or make_dls(), model or UNet(32, ngf=2), loss_func=F.l1_loss, **{'opt_func': gan_adam, 'lr': 2e-4, **kwargs}, path=path)
+    learn.remove_cb(ProgressCallback)
+    learn.logger = lambda log: None
+    return learn.add_cbs(([gan] if gan is not None else []) + list(cbs))
+
+class Seed(Callback):
+    "The same random numbers in both loops"
+    order,run_valid = -20,False
+    def before_batch(self): torch.manual_seed(self.train_iter)
+
+class Autocast(Callback):
+    "As the Learner's own: in from `before_batch`, out in `after_loss`"
+    order = 10
+    def __init__(self, dtype=torch.bfloat16): self.dtype = dtype
+    def before_batch(self):
+        self.context = torch.autocast('cpu', self.dtype)
+        self.context.__enter__()
+    def after_loss(self): self.context.__exit__(None, None, None)
+
+class HalfOnCPU(Autocast):
+    "What MixedPrecision does on CUDA, with a scaler that works on the CPU"
+    def __init__(self): super().__init__(torch.float16)
+    def before_fit(self): self.learn.scaler = torch.amp.GradScaler('cpu', init_scale=1024.)
+    def before_backward(self): self.learn.loss_grad = self.learn.scaler.scale(self.learn.loss_grad)
+    def before_step(self): self.learn.scaler.step(self)
+    def step(self): pass
+    def after_step(self): self.learn.scaler.update()
+    def after_fit(self): self.learn.scaler = None
+    @property
+    def param_groups(self): return self.opt.param_groups
+
+class CountBackward(torch.autograd.Function):
+    n = 0
+    @staticmethod
+    def forward(ctx, x): return x.view_as(x)
+    @staticmethod
+    def backward(ctx, g):
+        CountBackward.n += 1
+        return g
+
+class Counted(nn.Module):
+    "A net that counts its forward passes in training, with the graphs they leave, and all backward passes"
+    def __init__(self, model): super().__init__(); self.model,self.n,self.graphs = model,0,[]
+    def forward(self, *x):
+        self.n += self.training
+        y = CountBackward.apply(self.model(*x))
+        if self.training: self.graphs.append(y.requires_grad)
+        return y
+
+def snap(m): return copy.deepcopy(m.state_dict())
+def same(a, b): return all(torch.equal(a[k], b[k]) for k in a)

@@ -1,8 +1,9 @@
 "The Callback against the algorithm written out in plain PyTorch, and beside other callbacks"
-import copy, io, warnings, numpy as np, pytest, torch
+import copy, io, matplotlib.pyplot, warnings, numpy as np, pytest, torch
 import torch.nn.functional as F
 from functools import partial
 from torch import nn
+from conftest import Autocast, CountBackward, Counted, HalfOnCPU, Seed, make_dls, make_items, make_learner, same, snap
 from fastai.callback.channelslast import ChannelsLast
 from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision
@@ -11,58 +12,16 @@ from fastai.callback.tracker import EarlyStoppingCallback, ReduceLROnPlateau, Sa
 from fastai.callback.training import GradientAccumulation, GradientClip
 import fastai.callback.schedule
 from fastai.data.core import DataLoaders, Datasets, TfmdDL
-from fastai.data.load import DataLoader
 from fastai.learner import Learner, load_learner
 from fastai.optimizer import OptimWrapper
 from fastai_colorize.adversarial import ConditionalGAN, gan_adam
-from fastai_colorize.color import TensorL, TensorAB
 from fastai_colorize.critics import PatchGAN
 from fastai_colorize.losses import BCELoss, WassersteinLoss
 from fastai_colorize.unets import UNet
 
-pytestmark = pytest.mark.filterwarnings('ignore:The generator paints grey')   # these generators have had no time to learn
-
-@pytest.fixture(autouse=True, scope='module')
-def one_thread():
-    n = torch.get_num_threads()
-    torch.set_num_threads(1)                     # the nets are tiny
-    yield
-    torch.set_num_threads(n)
-
-def make_items(n=16, size=32, dtype=torch.float32, typed=False):
-    g = torch.Generator().manual_seed(0)
-    l = torch.rand(n, 1, size, size, generator=g, dtype=dtype)*2 - 1
-    ab = torch.cat([l, -l], 1)*0.5 + 0.1*torch.randn(n, 2, size, size, generator=g, dtype=dtype)
-    return [(TensorL(a), TensorAB(b)) if typed else (a, b) for a,b in zip(l, ab)]
-
-def make_dls(bs=4, n=16, device='cpu', **kwargs):
-    items = make_items(32, **kwargs)
-    return DataLoaders(DataLoader(items[:n], bs=bs), DataLoader(items[n:n+bs], bs=bs), device=torch.device(device))
-
-def make_learner(gan=None, dls=None, model=None, cbs=(), path='.', **kwargs):
-    learn = Learner(dls or make_dls(), model or UNet(32, ngf=2), loss_func=F.l1_loss, **{'opt_func': gan_adam, 'lr': 2e-4, **kwargs}, path=path)
-    learn.remove_cb(ProgressCallback)
-    learn.logger = lambda log: None
-    return learn.add_cbs(([gan] if gan is not None else []) + list(cbs))
+pytestmark = [pytest.mark.usefixtures('one_thread'), pytest.mark.filterwarnings('ignore:The generator paints grey')]   # no time to learn
 
 def make_gan(cls=ConditionalGAN, norm='batch', **kwargs): return cls(PatchGAN(ndf=2, norm=norm), **kwargs)
-
-class Seed(Callback):
-    "The same dropout in both loops"
-    order,run_valid = -20,False
-    def before_batch(self): torch.manual_seed(self.train_iter)
-
-class Autocast(Callback):
-    "As the Learner's own: in from `before_batch`, out in `after_loss`"
-    order = 10
-    def __init__(self, dtype): self.dtype = dtype
-    def before_batch(self):
-        self.context = torch.autocast('cpu', self.dtype)
-        self.context.__enter__()
-    def after_loss(self): self.context.__exit__(None, None, None)
-
-def snap(m): return copy.deepcopy(m.state_dict())
-def same(a, b): return all(torch.equal(a[k], b[k]) for k in a)
 
 # ---- exactness
 
@@ -144,23 +103,6 @@ def test_critic_gets_no_gradient_from_the_generator_step():
     learn.fit(1)
     assert learn.equal == [True]*4
 
-class CountBackward(torch.autograd.Function):
-    n = 0
-    @staticmethod
-    def forward(ctx, x): return x.view_as(x)
-    @staticmethod
-    def backward(ctx, g):
-        CountBackward.n += 1
-        return g
-
-class Counted(nn.Module):
-    def __init__(self, model): super().__init__(); self.model,self.n,self.graphs = model,0,[]
-    def forward(self, *x):
-        self.n += self.training
-        y = CountBackward.apply(self.model(*x))
-        if self.training: self.graphs.append(y.requires_grad)
-        return y
-
 @pytest.mark.parametrize('steps,pretrain,turns', [(1, 0, range(10)), (5, 0, (4, 9)), (3, 2, (4, 7)), (1, 7, (7, 8, 9)), (1, 20, ())])
 def test_critic_only_batches(steps, pretrain, turns):
     CountBackward.n = 0
@@ -221,13 +163,16 @@ def test_train_loss_is_what_the_generator_minimises():
     assert learn.recorder.losses[0].item() == pytest.approx(h['g_gan'][0] + 7*h['g_l1'][0], rel=1e-5)
 
 def test_plot_losses():
-    import matplotlib; matplotlib.use('agg')
     gan = make_gan(critic_steps=2)
     gan.plot_losses()                                                                  # before the first batch
     make_learner(gan).fit(1)
     gan.plot_losses()
     ax = matplotlib.pyplot.gcf().axes
-    assert len(ax) == 4 and len(ax[0].lines) == 3
+    assert len(ax) == len(gan.panels) == 4 and len(ax[0].lines) == 3
+    gan.panels = (('d_loss', 'g_gan'),)
+    gan.plot_losses(smooth=1)
+    line, = [o for o in matplotlib.pyplot.gcf().axes[0].lines if o.get_label() == 'g_gan']
+    assert line.get_xdata().tolist() == [1, 3] and line.get_ydata().tolist() == [o for o in gan.history['g_gan'] if np.isfinite(o)]
     matplotlib.pyplot.close('all')
 
 def test_typed_batches():
@@ -347,18 +292,6 @@ def test_autocast_does_not_keep_old_weights():
     learn.fit(1, 1e-2)
     assert all(a == b for a,b in learn.pairs) and len(learn.pairs) == 4
 
-class HalfOnCPU(Autocast):
-    "What MixedPrecision does on CUDA, with a scaler that works on the CPU"
-    def __init__(self): super().__init__(torch.float16)
-    def before_fit(self): self.learn.scaler = torch.amp.GradScaler('cpu', init_scale=1024.)
-    def before_backward(self): self.learn.loss_grad = self.learn.scaler.scale(self.learn.loss_grad)
-    def before_step(self): self.learn.scaler.step(self)
-    def step(self): pass
-    def after_step(self): self.learn.scaler.update()
-    def after_fit(self): self.learn.scaler = None
-    @property
-    def param_groups(self): return self.opt.param_groups
-
 @pytest.mark.parametrize('critic_steps', [1, 3])
 def test_fp16_scaler(critic_steps):
     "Scaled and unscaled, the critic takes the same steps"
@@ -447,8 +380,8 @@ def test_loaded_state_is_a_copy():
     assert same(before['critic'], a.critic.state_dict()) and a.n_seen == 4
     for x,y in zip(before['opt']['state'].values(), a.critic_opt.state_dict()['state'].values()): assert torch.equal(x['exp_avg'], y['exp_avg'])
 
-def picture_l(i): return make_items()[i][0]
-def picture_ab(i): return make_items()[i][1]
+def picture_l(i): return make_items(16)[i][0]
+def picture_ab(i): return make_items(16)[i][1]
 
 @pytest.mark.parametrize('norm', ['batch', 'spectral'])
 @pytest.mark.filterwarnings('ignore')

@@ -1,5 +1,5 @@
 "The command, as a person types it."
-import signal, subprocess, sys, time
+import inspect, json, signal, subprocess, sys, time
 from pathlib import Path
 
 import numpy as np, pandas as pd, pytest
@@ -95,15 +95,74 @@ def test_train_interrupt_resume_colorize(photo_folder, tmp_path):
     assert main(['colorize', str(photo_folder/'coffee'/'0.png'), '--out', str(tmp_path/'out'), '--weights', str(run/'weights.safetensors')]) == 0
     assert Image.open(tmp_path/'out'/'0.png').size == (200, 160)
 
+def columns(run): return set(pd.read_csv(run/'history.csv').columns)
+
 @pytest.mark.parametrize('generator', ['resnet18', 'unet', 'attention'])
-def test_train_gan(generator, photo_folder, tmp_path):
+def test_train_gan(generator, photo_folder, tmp_path, capsys):
     "Every generator against the critic; the resumed history goes on"
     args = ['train', str(photo_folder), '--out', str(tmp_path/'run'), '--gan', 'cgan', '--generator', generator, '--epochs', '1', *TINY]
     assert main(args) == 0
-    hist = pd.read_csv(tmp_path/'run'/'history.csv')
-    assert {'d_loss', 'd_real', 'd_fake', 'g_gan', 'g_l1', 'psnr', 'psnr_grey'} <= set(hist.columns) and np.isfinite(hist.d_loss).all()
-    assert main([*args[:4], '--init', str(tmp_path/'run'/'weights.safetensors'), '--epochs', '1', *TINY]) == 1   # the folder is taken
-    assert main(['train', str(photo_folder), '--out', str(tmp_path/'l1'), '--init', str(tmp_path/'run'/'weights.safetensors'), '--epochs', '1', *TINY]) == 0
+    assert {'d_loss', 'd_real', 'd_fake', 'g_gan', 'g_l1', 'psnr', 'psnr_grey'} <= columns(tmp_path/'run')
+    weights = str(tmp_path/'run'/'weights.safetensors')
+    assert main([*args[:4], '--init', weights, '--epochs', '1', *TINY]) == 1   # the folder is taken
+    assert main(['train', str(photo_folder), '--out', str(tmp_path/'l1'), '--init', weights, '--epochs', '1', *TINY]) == 0
+    assert main(['train', str(photo_folder), '--out', str(tmp_path/'l2'), '--init', weights, '--generator', 'unet', *TINY]) == 1
+    assert '--init brings its own generator' in capsys.readouterr().err and not (tmp_path/'l2').exists()
+
+@pytest.mark.parametrize('gan, options, column', [
+    ('cgan', ['--gan-loss', 'lsgan', '--smooth', '.1', '--pretrain', '2', '--ema', '.9'], 'd_loss'),
+    ('wgan-clip', ['--critic-steps', '2', '--clip', '.02', '--one-batch', '--generator', 'unet'], 'gap'),
+    ('wgan-gp', ['--critic-steps', '2', '--lambda-gp', '5', '--lambda-ct', '2', '--decay', '1', '--bf16'], 'ct')])
+def test_games(gan, options, column, photo_folder, tmp_path):
+    run = tmp_path/'run'
+    assert main(['train', str(photo_folder), '--out', str(run), '--gan', gan, *options, '--epochs', '2', *TINY]) == 0
+    assert column in columns(run)
+    assert next(iter(json.loads((run/'recipe.json').read_text())['callbacks'].values()))['lambda_l1'] == 100
+
+@pytest.mark.parametrize('generator', ['resnet9', 'unet'])
+def test_cyclegan(generator, photo_folder, tmp_path, capsys):
+    "From one folder, and from two; what was trained colours a photo"
+    run,grey = tmp_path/'run',tmp_path/'grey'
+    tiny = ['--gan', 'cyclegan', '--epochs', '1', '--size', '32', '--valid-pct', '0.25', '--workers', '0']
+    options = ['--generator', 'unet', '--bs', '1', '--lambda-detail', '0', '--pool-size', '4'] if generator == 'unet' else ['--bs', '4', '--lambda-identity', '.5']
+    assert main(['train', str(photo_folder), '--out', str(run), *options, *tiny]) == 0
+    assert {'cycle_l', 'cycle_lab', 'd_grey_fake', 'detail'} <= columns(run) and (run/'samples'/'grey_000.png').exists()
+    assert main(['colorize', str(photo_folder/'coffee'/'0.png'), '--out', str(tmp_path/'out'), '--weights', str(run/'weights.safetensors')]) == 0
+    if generator == 'unet': return
+    grey.mkdir()
+    for i in range(6): Image.fromarray(data.camera()[i:]).save(grey/f'{i}.png')
+    assert main(['train', str(photo_folder), '--grey', str(grey), '--out', str(tmp_path/'two'), *options, *tiny]) == 0
+    assert main(['train', str(photo_folder), '--grey', str(photo_folder), '--out', str(tmp_path/'mixed'), *options, *tiny]) == 1
+    assert 'taken for each other' in one_sentence(capsys.readouterr().err)
+
+@pytest.mark.parametrize('args, words', [
+    (['--clip', '.1'], 'belongs to --gan wgan-clip'),
+    (['--gan', 'cgan', '--lambda-gp', '1'], 'belongs to --gan wgan-gp'),
+    (['--gan', 'wgan-clip', '--clip', '0'], 'clip must be above 0'),
+    (['--gan', 'wgan-gp', '--lambda-gp', '-1'], 'lambda_gp must be 0 or more'),
+    (['--gan', 'wgan-gp', '--critic-steps', '0'], 'critic_steps must be at least 1'),
+    (['--gan', 'cgan', '--lambda-l1', '-1'], 'lambda_l1 must be 0 or more'),
+    (['--gan', 'cgan', '--gan-loss', 'nonsense'], 'gan_loss must be one of'),
+    (['--gan', 'cgan', '--epochs', '2', '--decay', '3'], '--decay 3 is more'),
+    (['--ema', '1'], 'between 0 and 1'),
+    (['--gan', 'cgan', '--generator', 'unet', '--size', '48'], 'power of two')])
+def test_impossible_games(args, words, photo_folder, tmp_path, capsys):
+    "One sentence, before a photo is read or a folder made"
+    assert main(['train', str(photo_folder), '--out', str(tmp_path/'run'), *TINY[2:], *args]) == 1
+    assert words in one_sentence(capsys.readouterr().err)
+
+def test_help_says_the_true_defaults():
+    "What `--help` says of a GAN's options is what its Callback does"
+    from fastai_colorize.cli import _GAN_OPTIONS, _RECIPES
+    from fastai_colorize.learner import create_gan, gans
+    assert list(gans) == [o for o in _RECIPES if o != 'L1']
+    for flag,(names,_,default,_) in _GAN_OPTIONS.items():
+        for name in names:
+            sig = {k: p.default for c in reversed(gans[name].__mro__) if '__init__' in vars(c) for k,p in inspect.signature(c).parameters.items()}
+            key = flag[2:].replace('-', '_')
+            if key in ('decay', 'smooth', 'grey'): continue   # of the schedule, the loss, the data
+            said = dict(critic_steps=dict(cgan=1).get(name, 5), gan_loss=dict(cgan='bce').get(name, 'lsgan')).get(key, default)
+            assert sig[key] == said, (flag, name)
 
 def test_run_inside_the_photos(photo_folder, capsys):
     assert main(['train', str(photo_folder), '--out', str(photo_folder/'run'), *TINY]) == 1

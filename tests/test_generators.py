@@ -6,7 +6,7 @@ import pytest, torch
 from safetensors import SafetensorError
 from torchvision.models import ResNet18_Weights, resnet18
 
-from fastai_colorize.generators import load_generator, resnet_unet, save_generator
+from fastai_colorize.generators import create_generator, load_generator, resnet_unet, save_generator
 
 NAME = ResNet18_Weights.DEFAULT.url.rsplit('/', 1)[1]
 
@@ -55,3 +55,12 @@ def test_disk_full_leaves_the_old_weights(tmp_path, monkeypatch):
     monkeypatch.setattr('fastai_colorize.generators.save_file', full)
     with pytest.raises(OSError, match='No space left'): save_generator(net, path, 'int8')
     assert path.read_bytes() == old and [o.name for o in tmp_path.iterdir()] == ['w.safetensors']
+
+@pytest.mark.parametrize('name,kw', [('resnet9', dict(ngf=4)), ('resnet9', dict(n_in=3, n_out=1, ngf=4, n_blocks=6)), ('unet', dict(size=64, norm='instance', ngf=4)),
+                                     ('attention', dict(size=64, norm='instance', ngf=4))])
+def test_cyclegan_generators_travel(name, kw, tmp_path):
+    net = create_generator(name, pretrained=True, **kw).eval()                          # no weights to be had: the argument has no meaning here
+    back = load_generator(save_generator(net, tmp_path/'w.safetensors', 'float32'))
+    x = torch.rand(1, kw.get('n_in', 1), 64, 64)
+    with torch.no_grad(): assert torch.equal(back(x), net(x))
+    assert back.recipe == net.recipe == dict(generator=name, **kw)

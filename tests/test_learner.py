@@ -12,11 +12,11 @@ def dls(photo_folder): return learner.ColorDataLoaders.from_folder(photo_folder,
 
 def net(): return nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout2d(.1), nn.Conv2d(8, 2, 3, padding=1))
 
-def run(dls, out, resume=False, cbs=None, n=3, bf16=False):
+def run(dls, out, resume=False, cbs=None, n=3, bf16=False, ema=False):
     random.seed(0); np.random.seed(0); torch.manual_seed(0)
     model = net()
     model.recipe = dict(generator='tiny')
-    learn = learner.colorize_learner(dls, model, out=out, resume=resume, bf16=bf16)
+    learn = learner.colorize_learner(dls, model, out=out, resume=resume, bf16=bf16, cbs=[learner.EMA(.9)] if ema else [])
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(n, 1e-2, cbs=cbs)
     return learn
 
@@ -27,15 +27,15 @@ class Stop(Callback):
         if (self.epoch, self.iter) == self.at: raise KeyboardInterrupt
 
 @pytest.mark.parametrize('at', [(1, 0), (1, 2), (2, 1)])
-@pytest.mark.parametrize('bf16', [False, True])
-def test_resume_is_bit_equal(dls, photo_folder, tmp_path, at, bf16):
+@pytest.mark.parametrize('kw', [{}, dict(bf16=True), dict(ema=True)], ids=['float32', 'bf16', 'ema'])
+def test_resume_is_bit_equal(dls, photo_folder, tmp_path, at, kw):
     "Stopped anywhere, in a fresh process or not, the end is the same; dropout draws random numbers in between"
     rng = dls.train.rng.getstate()
-    whole = run(dls, tmp_path/'whole', bf16=bf16)
+    whole = run(dls, tmp_path/'whole', **kw)
     dls.train.rng.setstate(rng)
-    with pytest.raises(KeyboardInterrupt): run(dls, tmp_path/'parts', cbs=Stop(*at), bf16=bf16)
+    with pytest.raises(KeyboardInterrupt): run(dls, tmp_path/'parts', cbs=Stop(*at), **kw)
     assert not torch.is_autocast_enabled('cpu')
-    parts = run(dls, tmp_path/'parts', resume=True, bf16=bf16)
+    parts = run(dls, tmp_path/'parts', resume=True, **kw)
     for (k,a),b in zip(whole.model.state_dict().items(), parts.model.state_dict().values()): assert torch.equal(a, b), k
     for a,b in zip(whole.opt.state_dict()['state'].values(), parts.opt.state_dict()['state'].values()):
         for k in a: assert torch.equal(a[k], b[k]), k
@@ -92,3 +92,9 @@ def test_state_that_is_none(dls, tmp_path):
     (tmp_path/'r').mkdir()
     (tmp_path/'r'/'state.pt').write_text('nonsense')
     with pytest.raises(ValueError, match='not the state of a training'): run(dls, tmp_path/'r', resume=True)
+
+def test_compile_takes_both_nets(dls, monkeypatch):
+    seen = []
+    monkeypatch.setattr(nn.Module, 'compile', lambda self: seen.append(self))
+    learn = learner.colorize_learner(dls, net(), compile=True, **learner.create_gan('cgan'))
+    assert seen == [learn.model, learn.conditional_gan.critic]

@@ -1,7 +1,8 @@
-"The U-Nets against a hand-written copy of the published network, and under copy, compile and export"
+"The U-Nets and CycleGAN's ResNet against hand-written copies of the published networks, and under copy, compile and export"
 import pickle, pytest, torch
 from copy import deepcopy
 from torch import nn
+from fastai_colorize.resnets import ResNetGenerator
 from fastai_colorize.unets import UNet, AttentionUNet, init_normal
 
 class RefBlock(nn.Module):
@@ -141,3 +142,71 @@ def test_gates_see_the_picture():
     for g in m.gates: nn.init.normal_(g.psi.weight, 0, 5.); nn.init.normal_(g.skip.weight, 0, 0.5)
     a,b = m.attention_maps(torch.randn(1, 1, 32, 32)),m.attention_maps(torch.randn(1, 1, 32, 32))
     assert all((x - y).abs().max() > 1e-3 for x,y in zip(a, b))
+
+# ---- InstanceNorm, and the ResNet
+
+def ref_unet_instance(net):
+    "`net` with each norm layer replaced by the statistics of one photo, written out"
+    class Norm(nn.Module):
+        def forward(self, x): return (x - x.mean((2, 3), keepdim=True))/(x.var((2, 3), unbiased=False, keepdim=True) + 1e-5).sqrt()
+    net = deepcopy(net)
+    for m in list(net.modules()):
+        for name,child in m.named_children():
+            if isinstance(child, nn.InstanceNorm2d): setattr(m, name, Norm())
+    return net
+
+def test_instance_norm():
+    torch.manual_seed(0)
+    net = UNet(64, 3, 1, ngf=4, norm='instance').double()
+    x = torch.rand(2, 3, 64, 64, dtype=torch.float64)
+    torch.testing.assert_close(net.eval()(x), ref_unet_instance(net).eval()(x), rtol=0, atol=1e-12)
+    assert torch.equal(net(x)[:1], net(x[:1])) or (net(x)[:1] - net(x[:1])).abs().max() < 1e-12
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in net.modules()) and all(m.bias is not None for m in net.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d)))
+    with pytest.raises(ValueError, match="batch, instance, got None"): UNet(32, norm=None)
+
+class RefResBlock(nn.Module):
+    def __init__(self, dim):
+        super().__init__()
+        pad = lambda: nn.ReflectionPad2d(1)
+        self.conv_block = nn.Sequential(pad(), nn.Conv2d(dim, dim, 3), nn.InstanceNorm2d(dim), nn.ReLU(True), pad(), nn.Conv2d(dim, dim, 3), nn.InstanceNorm2d(dim))
+    def forward(self, x): return x + self.conv_block(x)
+
+def ref_resnet(n_in, n_out, ngf=64, n_blocks=9):
+    "The generator of the CycleGAN paper (its section 7.2), with padding layers of their own"
+    layers = [nn.ReflectionPad2d(3), nn.Conv2d(n_in, ngf, 7), nn.InstanceNorm2d(ngf), nn.ReLU(True)]
+    for m in (1, 2): layers += [nn.Conv2d(m*ngf, 2*m*ngf, 3, 2, 1), nn.InstanceNorm2d(2*m*ngf), nn.ReLU(True)]
+    layers += [RefResBlock(4*ngf) for _ in range(n_blocks)]
+    for m in (4, 2): layers += [nn.ConvTranspose2d(m*ngf, m*ngf//2, 3, 2, 1, output_padding=1), nn.InstanceNorm2d(m*ngf//2), nn.ReLU(True)]
+    return nn.Sequential(*layers, nn.ReflectionPad2d(3), nn.Conv2d(ngf, n_out, 7), nn.Tanh())
+
+def test_resnet_as_published():
+    with torch.device('meta'): ours,ref = ResNetGenerator(3, 3),ref_resnet(3, 3)
+    count = lambda m: sum(p.numel() for p in m.parameters())
+    assert count(ours) == count(ref) == 11_378_179 and [p.shape for p in ours.parameters()] == [p.shape for p in ref.parameters()]
+    torch.manual_seed(0)
+    ours,ref = ResNetGenerator(3, 1, ngf=4).double(),ref_resnet(3, 1, ngf=4).double()
+    ref.load_state_dict(dict(zip(ref.state_dict(), ours.state_dict().values())))
+    x = torch.rand(2, 3, 32, 48, dtype=torch.float64)*2 - 1
+    kept = lambda m: [o for t,o in leaves(m, x) if t is not nn.ReflectionPad2d]
+    for a,b in zip(kept(ours), kept(ref), strict=True): torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+    for m in (ours, ref): m(x).pow(2).mean().backward()
+    for a,b in zip(ours.parameters(), ref.parameters()): torch.testing.assert_close(a.grad, b.grad, rtol=0, atol=1e-12)
+
+def test_resnet_init_copies_compiles_exports():
+    torch.manual_seed(0)
+    m = ResNetGenerator(ngf=16, n_blocks=2)
+    for mod in m.modules():
+        if isinstance(mod, (nn.Conv2d, nn.ConvTranspose2d)):
+            assert not mod.bias.any()
+            if mod.weight.numel() > 5000: assert abs(mod.weight.std() - 0.02) < 0.002
+    m,x = ResNetGenerator(ngf=4, n_blocks=1).eval(),torch.randn(2, 1, 32, 32)
+    m(x).mean().backward()
+    assert torch.equal(pickle.loads(pickle.dumps(m))(x), m(x))
+    torch.testing.assert_close(torch.compile(deepcopy(m), fullgraph=True, backend='eager')(x), m(x))
+    torch.testing.assert_close(torch.export.export(m, (x,)).module()(x), m(x))
+    want = m(x)
+    with torch.autocast('cpu', torch.bfloat16): torch.testing.assert_close(m(x).float(), want, rtol=0, atol=5e-2)
+
+@pytest.mark.parametrize('shape', [(1, 1, 33, 32), (1, 1, 4, 32), (1, 2, 32, 32)])
+def test_resnet_bad_pictures(shape):
+    with pytest.raises(ValueError, match=r'takes \(B, 1, H, W\) with H and W multiples of 4, from 8 up'): ResNetGenerator(ngf=1)(torch.zeros(shape))

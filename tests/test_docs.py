@@ -1,0 +1,127 @@
+"The documentation builds without a warning, all its links lead somewhere, and it works in a real browser."
+import json, re, shutil, subprocess, sys, threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
+from pathlib import Path
+from urllib.parse import unquote, urldefrag, urljoin
+
+import pytest
+from nbdev.config import get_config
+
+for o in ('sphinx', 'myst_nb', 'sphinx_book_theme', 'latex2mathml', 'bs4'): pytest.importorskip(o, reason=f"{o} is missing: pip install -e '.[docs]'")
+from bs4 import BeautifulSoup
+
+cfg = get_config(Path(__file__).parent)
+root,blob = cfg.config_path,f'{cfg.git_url}/blob/{cfg.branch}/'
+colab = blob.replace('https://github.com/', 'https://colab.research.google.com/github/')
+tree = lambda: {o for d in ('nbs', 'docs') for o in (root/d).rglob('*') if '__pycache__' not in o.parts and not any(p.startswith('.') for p in o.parts)}
+
+@pytest.fixture(scope='module')
+def site(tmp_path_factory):
+    "The folder of the pages"
+    out,before = tmp_path_factory.mktemp('docs')/'html',tree()
+    res = subprocess.run([sys.executable, '-W', 'ignore', '-m', 'sphinx', '-q', '-W', '--keep-going', '-c', 'docs', 'nbs', out], cwd=root, capture_output=True, text=True)
+    assert res.returncode == 0, res.stderr
+    assert tree() == before, "the build has written into the repository"
+    return out
+
+@pytest.fixture(scope='module')
+def pages(site): return {f.relative_to(site).as_posix(): BeautifulSoup(f.read_text(encoding='utf-8'), 'html.parser') for f in sorted(site.rglob('*.html')) if '_static' not in f.parts}
+
+def local(page, url): return not re.match(r'[a-z]+:|//', url)
+
+def test_every_notebook_is_a_page(pages):
+    for nb in (root/'nbs').rglob('*.ipynb'):
+        if '.ipynb_checkpoints' not in nb.parts: assert nb.relative_to(root/'nbs').with_suffix('.html').as_posix() in pages
+
+def test_internal_links_and_anchors(site, pages):
+    ids = {name: {o['id'] for o in soup.select('[id]')} for name,soup in pages.items()}
+    bad = []
+    for name,soup in pages.items():
+        for tag,attr in (('a', 'href'), ('img', 'src'), ('link', 'href'), ('script', 'src')):
+            for url in (o[attr] for o in soup.select(f'{tag}[{attr}]') if local(name, o[attr])):
+                path,anchor = urldefrag(urljoin(f'/{name}', url))
+                path = unquote(path).partition('?')[0].lstrip('/')
+                if not (site/path).is_file() or (anchor and path in ids and unquote(anchor) not in ids[path]): bad.append((name, url))
+    assert not bad
+
+def test_nothing_is_loaded_from_elsewhere(pages):
+    for name,soup in pages.items():
+        loaded = [o.get('src') or o.get('href') for o in soup.select('script[src], img[src], iframe[src], link[rel=stylesheet], link[rel=preload]')]
+        assert all(local(name, o) or o.startswith('data:') for o in loaded), name
+        assert not soup.select('math merror'), name
+
+def test_links_into_the_repository(pages):
+    for name,soup in pages.items():
+        links = [o['href'] for o in soup.select('a[href]')]
+        own = [o.removeprefix(p) for o in links for p in (blob, colab) if o.startswith(p)]
+        for path in own:
+            path,_,line = path.partition('#L')
+            assert (root/path).is_file(), (name, path)
+            if line: assert re.match(r'\s*(@|def |class )', (root/path).read_text(encoding='utf-8').splitlines()[int(line) - 1]), (name, path, line)
+        source = (root/'nbs'/name).with_suffix('.ipynb')
+        if source.exists(): assert f"{colab}{source.relative_to(root).as_posix()}" in links, f'{name} has no Colab button'
+
+def test_every_exported_symbol_has_an_entry(pages):
+    ids = {o['id'] for soup in pages.values() for o in soup.select('[id]')}
+    slug = lambda s: re.sub(r'[^a-z0-9]+', '-', s.lower()).strip('-')
+    for nb in sorted((root/'nbs').glob('[0-9]*.ipynb')):
+        room = re.search(r'#\| default_exp (\w+)', nb.read_text(encoding='utf-8'))[1]
+        for name in import_module(f'fastai_colorize.{room}').__all__:
+            assert {slug(f'{room}.{name}'), slug(f'{room}.{name}-class')} & ids, f'{room}.{name}'
+
+def test_search_index(site):
+    index = json.loads((site/'searchindex.js').read_text(encoding='utf-8').removeprefix('Search.setIndex(').rstrip(')'))
+    docs = {index['docnames'][i] for i,_ in index['alltitles']['Colorizer']}
+    assert '11_inference' in docs
+
+# In a browser
+@pytest.fixture(scope='module')
+def browser():
+    sync = pytest.importorskip('playwright.sync_api', reason="playwright is missing: pip install playwright")
+    exe = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome', 'chrome'))), None)
+    if exe is None: pytest.skip('no Chromium is installed')
+    with sync.sync_playwright() as p:
+        b = p.chromium.launch(executable_path=exe, args=['--no-sandbox'])
+        yield b
+        b.close()
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *args): "Say nothing"
+
+@pytest.fixture(scope='module')
+def url(site):
+    server = ThreadingHTTPServer(('127.0.0.1', 0), partial(Quiet, directory=str(site)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f'http://127.0.0.1:{server.server_port}/'
+    server.shutdown()
+
+WIDE = '''() => document.documentElement.scrollWidth > innerWidth ?
+    [...document.querySelectorAll('main *')].filter(o => o.getBoundingClientRect().right > innerWidth).map(o => o.outerHTML.slice(0, 100)).slice(0, 3) : []'''
+
+@pytest.mark.parametrize('scheme,width', [('dark', 390), ('light', 1300)])
+def test_pages_in_a_browser(browser, url, pages, scheme, width):
+    context = browser.new_context(color_scheme=scheme, viewport=dict(width=width, height=844))
+    page,errors = context.new_page(),[]
+    page.on('console', lambda m: errors.append(m.text) if m.type in ('error', 'warning') else None)
+    page.on('pageerror', lambda e: errors.append(str(e)))
+    page.on('response', lambda r: errors.append(f'{r.status} {r.url}') if r.status >= 400 else None)
+    page.route('**/*', lambda route: route.continue_() if route.request.url.startswith(url) else errors.append(route.request.url) or route.abort())
+    for name in pages:
+        page.goto(url + name)
+        assert not errors, (name, errors)
+        assert page.evaluate(WIDE) == [], name
+        assert page.evaluate("document.documentElement.dataset.theme") == scheme
+        assert page.evaluate("[...document.querySelectorAll('.bd-content img')].every(o => getComputedStyle(o).filter == 'none')"), f'{name} dims its pictures'
+        assert page.evaluate("[...document.querySelectorAll('.bd-content img')].every(o => !o.complete || o.naturalWidth > 0)"), name
+    context.close()
+
+def test_search_in_a_browser(browser, url):
+    page = browser.new_page()
+    page.goto(url)
+    page.locator('button.search-button-field').first.click()
+    page.keyboard.type('Colorizer')
+    page.keyboard.press('Enter')
+    page.wait_for_selector('#search-results li a[href*="11_inference"]')
+    page.close()

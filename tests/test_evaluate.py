@@ -1,0 +1,183 @@
+"Tables of ours and of others; folders that do not fit, photos that do not open, disks that are full."
+import shutil
+
+import numpy as np, pandas as pd, pytest, torch
+from PIL import Image
+from torch import nn
+
+from fastai_colorize import evaluate as ev
+from fastai_colorize.color import split_lab
+from fastai_colorize.evaluate import colorizer_way, evaluate, evaluate_folder, mean_ab, pictures_way
+from fastai_colorize.inference import Colorizer
+from fastai_colorize.photos import PhotoError
+from skimage.metrics import peak_signal_noise_ratio
+
+class Warm(nn.Module):
+    def forward(self, l): return torch.cat([l*0 + .05, l*0 + .15], 1)
+
+@pytest.fixture
+def photos(photo_folder, tmp_path):
+    "Six photos of 200×160 in two folders"
+    for o in ('astronaut', 'coffee'):
+        for i in range(3):
+            (tmp_path/'photos'/o).mkdir(parents=True, exist_ok=True)
+            shutil.copy(photo_folder/o/f'{i}.png', tmp_path/'photos'/o/f'{i}.png')
+    return tmp_path/'photos'
+
+@pytest.fixture
+def pictures(photos, tmp_path):
+    "The same photos by another program: JPEGs of the same size, and reddish"
+    for f in photos.rglob('*.png'):
+        to = (tmp_path/'peer'/f.relative_to(photos)).with_suffix('.jpg')
+        to.parent.mkdir(parents=True, exist_ok=True)
+        Image.blend(Image.open(f), Image.new('RGB', (200,160), (200,60,60)), .2).save(to, quality=95)
+    return tmp_path/'peer'
+
+def tree(folder): return {f.relative_to(folder).as_posix(): f.stat().st_mtime_ns for f in folder.rglob('*')}
+
+def test_a_folder_of_pictures(photos, pictures, tmp_path):
+    "Every number by hand, from the files"
+    res = evaluate_folder(photos, tmp_path/'new'/'out', pictures=pictures, size=64, bs=4)
+    out = tmp_path/'new'/'out'
+    assert sorted(o.name for o in out.iterdir()) == ['photos.csv', 'plot.png', 'sheet_peer.jpg', 'table.csv', 'table.md']
+    assert [o.name for o in out.parent.iterdir()] == ['out']
+    csv = pd.read_csv(out/'photos.csv').set_index(['way', 'photo'])
+    square = lambda f: np.asarray(Image.open(f).resize((64,64), Image.Resampling.BICUBIC))
+    for f in sorted(photos.rglob('*.png')):
+        rel = f.relative_to(photos)
+        want = peak_signal_noise_ratio(square(f), square((pictures/rel).with_suffix('.jpg')))
+        assert csv.psnr['peer', rel.as_posix()] == pytest.approx(want, abs=2e-5)
+    table = pd.read_csv(out/'table.csv').set_index('way')
+    assert list(table.index) == ['original', 'grey', 'mean colour', 'peer']
+    for k in ('psnr', 'ssim', 'psnr_ab', 'ssim_ab', 'delta_e', 'delta_cf'):
+        assert table[k]['peer'] == pytest.approx(csv[k]['peer'].mean(), abs=2e-5)
+        assert table[f'{k}_max']['grey'] == pytest.approx(csv[k]['grey'].max(), abs=2e-5)
+    assert table.delta_cf_mean['peer'] == pytest.approx(abs(table.colourfulness['peer'] - table.colourfulness['original']), abs=2e-5)
+    assert table.colourfulness['grey'] == 0 and table.delta_e['mean colour'] < table.delta_e['grey']
+    words = (out/'table.md').read_text(encoding='utf-8')
+    assert '# peer on photos' in words and '64×64' in words and 'Means over 6 photos' in words and 'the mean ab of these originals' in words
+    for way in ('grey', 'mean colour', 'peer'): assert f'| {way} | {table.psnr[way]:.3f} |' in words
+    assert Image.open(out/'sheet_peer.jpg').size[0] > 800 and len(res.failed) == 0
+
+def test_pictures_already_square_or_with_two_suffixes(photos, pictures):
+    one,two = sorted(pictures.rglob('*.jpg'))[:2]
+    Image.open(one).resize((64,64)).save(one)
+    two.rename(two.with_name('1.png.jpg'))
+    assert len(evaluate(photos, dict(peer=pictures_way(pictures, photos, 64)), size=64).photos) == 4*6
+
+def test_a_photo_that_lies_on_its_side(photos, pictures):
+    exif = Image.Exif(); exif[0x112] = 6
+    side = photos/'coffee'/'0.png'
+    im = Image.open(side)
+    side.unlink()
+    im.transpose(Image.Transpose.ROTATE_90).save(side.with_suffix('.jpg'), exif=exif, quality=95)
+    res = evaluate(photos, dict(peer=pictures_way(pictures, photos, 64)), size=64).photos.set_index(['way', 'photo'])
+    assert res.psnr['peer', 'coffee/0.jpg'] > res.psnr['peer'].min() - 1
+
+@pytest.mark.parametrize('change,words', [
+    (lambda o: (o/'coffee'/'1.jpg').unlink(), r'lacks pictures for 1 of the 6 photos in .*: coffee/1.png'),
+    (lambda o: (o/'coffee'/'1.jpg').rename(o/'coffee'/'one.jpg'), r'lacks pictures for 1 of the 6 photos in .*: coffee/1.png'),
+    (lambda o: shutil.copy(o/'coffee'/'1.jpg', o/'coffee'/'7.jpg'), r'match no original in .* \(1 of them\): coffee/7.jpg'),
+    (lambda o: Image.open(o/'coffee'/'1.jpg').save(o/'coffee'/'1.png'), r'more than one picture of coffee/1.png: 1.jpg, 1.png'),
+    (lambda o: Image.new('RGB', (200,161)).save(o/'coffee'/'1.jpg'), r'\(1 of them\): coffee/1.jpg 200×161 for 200×160'),
+    (lambda o: [f.unlink() for f in o.rglob('*.jpg')], 'no photos in this folder'),
+])
+def test_folders_that_do_not_fit(photos, pictures, tmp_path, change, words):
+    change(pictures)
+    before = tree(tmp_path)
+    with pytest.raises(ValueError, match=words): evaluate_folder(photos, tmp_path/'out', pictures=pictures, size=64)
+    assert tree(tmp_path) == before
+
+def test_two_originals_of_one_name(photos, pictures):
+    Image.open(photos/'coffee'/'1.png').save(photos/'coffee'/'1.bmp')
+    with pytest.raises(ValueError, match=r'same name but for the suffix, so that coffee/1.jpg'): pictures_way(pictures, photos)
+
+def test_results_are_never_overwritten(photos, pictures, tmp_path):
+    out = tmp_path/'out'
+    out.mkdir()
+    evaluate_folder(photos, out, pictures=pictures, size=64)             # an empty folder is no result
+    before = tree(out)
+    with pytest.raises(FileExistsError, match='exists already'): evaluate_folder(photos, out, pictures=pictures, size=64)
+    (tmp_path/'file').write_text('mine')
+    with pytest.raises(FileExistsError, match='exists already'): evaluate_folder(photos, tmp_path/'file', pictures=pictures, size=64)
+    for bad in (photos, photos/'out', pictures/'a'/'b'):
+        with pytest.raises(ValueError, match='lies inside'): evaluate_folder(photos, bad, pictures=pictures, size=64)
+    with pytest.raises(OSError, match='cannot be made the folder'): evaluate_folder(photos, tmp_path/'file'/'out', pictures=pictures, size=64)
+    assert tree(out) == before and (tmp_path/'file').read_text() == 'mine'
+
+@pytest.mark.parametrize('error', [OSError(28, 'No space left on device'), KeyboardInterrupt()])
+def test_nothing_is_left_of_half_a_result(photos, pictures, tmp_path, monkeypatch, error):
+    def fail(*args, **kwargs): raise error
+    monkeypatch.setattr(ev, 'contact_sheet', fail)                       # the last thing that is written
+    before = tree(tmp_path)
+    with pytest.raises(type(error)): evaluate_folder(photos, tmp_path/'out', pictures=pictures, size=64)
+    assert tree(tmp_path).keys() == before.keys()
+
+def test_bad_photos_are_named_and_the_others_measured(photos, pictures, tmp_path):
+    "A text, a cut photo and a grey one among the originals, and a broken picture of a good photo"
+    (photos/'text.png').write_text('no photo')
+    cut = photos/'astronaut'/'0.png'
+    cut.write_bytes(cut.read_bytes()[:3000])
+    Image.open(photos/'coffee'/'2.png').convert('L').save(photos/'coffee'/'2.png')
+    broken = pictures/'coffee'/'0.jpg'
+    broken.write_bytes(broken.read_bytes()[:1000])
+    res = evaluate_folder(photos, tmp_path/'out', pictures=pictures, size=64, bs=2)
+    reasons = dict(res.failed.itertuples(index=False))
+    assert reasons.keys() == {'text.png', 'astronaut/0.png', 'coffee/2.png', 'coffee/0.png'}
+    assert 'not an image' in reasons['text.png'] and 'broken' in reasons['astronaut/0.png'] and 'grey' in reasons['coffee/2.png']
+    assert res.photos.groupby('way').photo.nunique().eq(3).all()         # the same three in every row
+    words = (tmp_path/'out'/'table.md').read_text(encoding='utf-8')
+    assert 'Left out, 4 photos' in words and 'Means over 3 photos' in words and '∞' not in words
+
+def test_none_can_be_measured(photos, tmp_path):
+    class Broken(nn.Module):
+        def forward(self, l): return torch.cat([l, l], 1)*float('nan')
+    with pytest.raises(ValueError, match='None of the 6 photos .* not finite'): evaluate(photos, dict(broken=colorizer_way(Colorizer(Broken()))), size=64)
+    with pytest.raises(PhotoError, match='no such file or folder'): evaluate(tmp_path/'none', {})
+    with pytest.raises(ValueError, match='is a file'): evaluate(photos/'coffee'/'0.png', {})
+    for wrong in (dict(size=8), dict(bs=0), dict(n=0)):
+        with pytest.raises(ValueError, match='size must be'): evaluate(photos, {}, **wrong)
+
+def test_no_ways_at_all(photos):
+    "The baselines alone"
+    assert evaluate(photos, {}, size=64, n=2).table().index.tolist() == ['original', 'grey', 'mean colour']
+
+def test_mean_colour_of_a_training_set(photos, tmp_path):
+    (tmp_path/'train').mkdir()
+    Image.new('RGB', (40,40), (180,120,60)).save(tmp_path/'train'/'a.png')
+    res = evaluate(photos, dict(brown=lambda files,true: [Image.fromarray(np.full((64,64,3), (180,120,60), np.uint8))]*len(files)), train=tmp_path/'train', size=64)
+    assert 'the mean ab of 1 training photos' in ' '.join(res.about)
+    ab = split_lab(torch.tensor([180,120,60], dtype=torch.uint8)[:,None,None])[1].flatten()
+    assert mean_ab([tmp_path/'train'/'a.png']).tolist() == pytest.approx(ab.tolist(), abs=1e-6)
+    assert (res.table()['psnr', 'mean']['mean colour'] > res.table()['psnr', 'mean']['brown'])      # the same colour with the right L
+
+def test_weights_sizes_and_saturations(photos, tmp_path):
+    res = evaluate_folder(photos, tmp_path/'out', 'l1', render_sizes=[32, 64], saturations=[0, 1.2], size=64, n=3)
+    assert list(res.ways) == ['render 32, saturation 0', 'render 32, saturation 1.2', 'render 64, saturation 0', 'render 64, saturation 1.2']
+    t = res.table()
+    assert t.loc['render 32, saturation 0'].drop('delta_cf_mean').tolist() == pytest.approx(t.loc['grey'].drop('delta_cf_mean').tolist(), abs=1e-6)
+    assert len(list((tmp_path/'out').glob('sheet_*.jpg'))) == 4
+    with pytest.raises(FileNotFoundError, match='no weights named'): evaluate_folder(photos, tmp_path/'no', 'nonsense')
+    with pytest.raises(ValueError, match='saturation must be'): evaluate_folder(photos, tmp_path/'no', 'l1', saturations=[-1])
+    assert not (tmp_path/'no').exists()
+
+def test_fid_and_lpips_have_their_columns(photos, pictures):
+    class Toy:
+        about = 'mean colours of nine fields'
+        def __call__(self, rgb): return nn.functional.adaptive_avg_pool2d(rgb.float(), 3).flatten(1)
+    far = lambda p,t: (p.float() - t.float()).abs().mean((1,2,3))
+    with pytest.warns(UserWarning, match='FID of 6 pictures'):
+        res = evaluate(photos, dict(peer=pictures_way(pictures, photos, 64)), size=64, lpips=far, inception=Toy())
+    t = res.table()
+    assert t['fid', 'mean']['peer'] > 0 and t['fid', 'mean']['grey'] > 0 and t['lpips', 'mean']['peer'] > 0
+    words = res.markdown('x')
+    assert 'FID: mean colours of nine fields; n = 6, fewer than 5,000' in words and '| LPIPS | FID |' in words
+
+def test_best_median_worst(photos, tmp_path, monkeypatch):
+    rows = {}
+    monkeypatch.setattr(ev, 'contact_sheet', lambda o,path: rows.update(o))
+    res = evaluate(photos, dict(warm=colorizer_way(Colorizer(Warm()))), size=64)
+    res.sheet('warm', tmp_path/'s.jpg')
+    gain = res.gain('warm')
+    assert [o.split(',')[0] for o in rows] == [f'{k}: {gain.index[i]}' for k,i in (('best', 0), ('best', 1), ('median', 2), ('median', 3), ('worst', 4), ('worst', 5))]
+    assert gain.is_monotonic_decreasing
