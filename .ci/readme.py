@@ -1,5 +1,5 @@
 "README.md from nbs/index.ipynb: markdown cells as they are, code cells with the text that they print."
-import json, sys
+import json, re, sys
 from pathlib import Path
 
 root = Path(__file__).resolve().parent.parent
@@ -9,7 +9,7 @@ def readme():
     parts = []
     for cell in json.loads((root/'nbs'/'index.ipynb').read_text(encoding='utf-8'))['cells']:
         src = ''.join(cell['source'])
-        if cell['cell_type'] == 'markdown': parts.append(src.replace('](images/', '](nbs/images/').replace('src="images/', 'src="nbs/images/'))
+        if cell['cell_type'] == 'markdown': parts.append(re.sub(r'(\]\(|src=")(?=(images|tutorials)/)', r'\1nbs/', src))
         elif '#| hide' not in src:
             parts.append(f"```python\n{chr(10).join(o for o in src.splitlines() if not o.startswith('#|'))}\n```")
             out = ''.join(''.join(o.get('text', o.get('data', {}).get('text/plain', ''))) for o in cell['outputs'] if 'image/jpeg' not in o.get('data', {}))

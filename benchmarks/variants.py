@@ -3,11 +3,12 @@
     python benchmarks/variants.py --size 64 --bs 8
 
 Everyone trains the U-Net and the 70×70 PatchGAN of full width on the same batch in memory, float32.
+Time on the CPU is the processor time of the process, all threads together, so that other work on the machine counts little; on CUDA it is that of the clock.
 Memory is what a step allocates on top of the networks and what their optimizers remember: activations, gradients and all temporary tensors, at its highest.
 On the CPU it is read from PyTorch's profiler, which sees each tensor come and go (but not the scratch space inside of oneDNN); on CUDA it is `max_memory_allocated`."""
 import argparse, json, platform, re, statistics, tempfile, warnings
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 
 import torch, torch.nn.functional as F
 from fastai.callback.core import Callback
@@ -18,6 +19,7 @@ from fastai.torch_core import default_device
 
 from fastai_colorize.adversarial import ConditionalGAN, gan_adam
 from fastai_colorize.critics import PatchGAN
+from fastai_colorize.cyclegan import CycleGAN
 from fastai_colorize.unets import UNet
 from fastai_colorize.wgan import WGANClip, WGANGP, add_dropout, wgan_rmsprop
 
@@ -32,16 +34,19 @@ def variants(
             f'WGAN-clip, {n_critic} critic steps, one batch': clip(one_batch=True),
             f'WGAN-GP, {n_critic} critic steps': gp(),
             f'WGAN-GP, {n_critic} critic steps, one batch': gp(one_batch=True),
-            f'WGAN-GP with CT, {n_critic} critic steps': dict(gan=WGANGP(add_dropout(PatchGAN(norm='layer')), lambda_ct=2., critic_steps=n_critic))}
-
-def sync():
-    if torch.cuda.is_available(): torch.cuda.synchronize()
+            f'WGAN-GP with CT, {n_critic} critic steps': dict(gan=WGANGP(add_dropout(PatchGAN(norm='layer')), lambda_ct=2., critic_steps=n_critic)),
+            'CycleGAN, two U-Nets, two critics': dict(gan=CycleGAN(UNet(size, 3, 1, norm='instance'), PatchGAN(norm='instance'), PatchGAN(1, norm='instance')),
+                                                      net=UNet(size, norm='instance'), unpaired=True)}
 
 class Clock(Callback):
     "Seconds of an epoch's training batches"
     order = -100
-    def before_train(self): sync(); self.start = perf_counter()
-    def after_train(self): sync(); self.time = perf_counter() - self.start
+    def before_train(self): self.start = self.now()
+    def after_train(self): self.time = self.now() - self.start
+    def now(self):
+        if not next(self.model.parameters()).is_cuda: return process_time()
+        torch.cuda.synchronize()
+        return perf_counter()
 
 class Peak(Callback):
     "Bytes that an epoch's training batches allocate, at their highest"
@@ -65,10 +70,11 @@ class Peak(Callback):
             first = min(events, key=lambda o: o['ts'])['args']
             self.bytes = max(o['args']['Total Allocated'] for o in events) - (first['Total Allocated'] - first['Bytes'])
 
-def game(size, bs, device, gan, opt_func=gan_adam, net=None, batch=None):
+def game(size, bs, device, gan, opt_func=gan_adam, net=None, unpaired=False):
     "A quiet Learner whose epoch is one generator step"
     l,ab = [torch.rand(bs, c, size, size, device=device)*2 - 1 for c in (1, 2)]
-    dls = DataLoaders([batch or (l, ab)]*gan.critic_steps, [(l[:1], ab[:1])], device=device)
+    y = torch.cat([l.flip(0), ab], 1) if unpaired else ab
+    dls = DataLoaders([(l, y)]*gan.critic_steps, [(l[:1], ab[:1])], device=device)
     learn = Learner(dls, net or UNet(size), loss_func=F.l1_loss, opt_func=opt_func, cbs=gan).remove_cb(ProgressCallback)
     learn.logger = lambda log: None
     return learn
@@ -79,13 +85,14 @@ def step(learn, cb):
     return cb
 
 def passes(learn):
-    "Forward passes in training of the generator and of the critic in one generator step"
+    "Forward passes in training of the generators and of the critics in one generator step"
     n = [0, 0]
     def hook(i):
         def count(m, *_): n[i] += m.training
         return count
     gan = next(cb for cb in learn.cbs if isinstance(cb, ConditionalGAN))
-    handles = [m.register_forward_hook(hook(i)) for i,m in enumerate((learn.model, gan.critic))]
+    nets = [(0, learn.model), (1, gan.critic)] + ([(0, gan.grey)] if isinstance(gan, CycleGAN) else [])
+    handles = [m.register_forward_hook(hook(i)) for i,m in nets]
     learn.fit(1, 5e-5)
     for h in handles: h.remove()
     return n
@@ -95,7 +102,8 @@ def hardware(device):
     if device.type == 'cuda': return torch.cuda.get_device_name(device)
     info = Path('/proc/cpuinfo')
     model = re.search(r'model name\s*: (.*)', info.read_text()) if info.exists() else None
-    return f"{torch.get_num_threads()} threads of {model[1] if model else platform.machine()}"
+    n = torch.get_num_threads()
+    return f"{n} thread{'s'*(n > 1)} of {model[1] if model else platform.machine()}"
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -26,7 +26,7 @@ extensions,myst_enable_extensions,myst_heading_anchors = ['myst_nb'],['dollarmat
 nb_execution_mode,nb_merge_streams = 'off',True
 exclude_patterns,suppress_warnings = ['**.ipynb_checkpoints'],['myst.header']   # entries are headings of level 3
 html_theme,html_title,html_static_path,html_css_files = 'sphinx_book_theme',project,[str(here/'static')],['custom.css']
-html_baseurl,html_copy_source,html_math_renderer = f'{cfg.doc_host}{cfg.doc_baseurl}/',False,'mathml'
+html_baseurl,html_math_renderer = f'{cfg.doc_host}{cfg.doc_baseurl}/','mathml'
 html_context,html_favicon = dict(default_mode='auto'),str(here/'static'/'icon.svg')
 html_theme_options = dict(repository_url=cfg.git_url, repository_branch=cfg.branch, path_to_docs=cfg.nbs_path.name, use_repository_button=True,
                           use_source_button=True, launch_buttons=dict(colab_url='https://colab.research.google.com'), navbar_persistent=[])
@@ -74,6 +74,16 @@ def link(md):
     name = lambda m: f'[{m[0]}]({targets[m[1]]})' if m[1] in targets else m[0]
     return ''.join(o if i % 2 else re.sub(r'(?<!\[)`([\w.]+)(?:\(\))?`(?!\])', name, o) for i,o in enumerate(re.split(r'(```.*?```|^#.*?$)', md, flags=re.S|re.M)))
 
+def contents():
+    "`toc.md` with the pages that its patterns find, each once"
+    seen = set()
+    for line in (here/'toc.md').read_text(encoding='utf-8').splitlines():
+        if '*' not in line: yield line
+        else:
+            found = sorted(f.relative_to(cfg.nbs_path).with_suffix('').as_posix() for f in cfg.nbs_path.glob(line) if f.suffix in ('.ipynb', '.md'))
+            yield from (o for o in found if o not in seen)
+            seen.update(found)
+
 def document(app, docname, source):
     "Make a page of a notebook"
     if Path(app.env.doc2path(docname)).suffix != '.ipynb': return
@@ -94,7 +104,7 @@ def document(app, docname, source):
     proc = NBProcessor(nb=dict2nb(json.loads(source[0])), procs=[entries, rm_export, links, screen])
     proc.process()
     proc.nb.metadata['language_info'] = dict(name='python', pygments_lexer='ipython3')   # knows `!pip`
-    if docname == app.config.root_doc: proc.nb.cells.append(dict2nb(cells=[dict(cell_type='markdown', metadata={}, source=(here/'toc.md').read_text())]).cells[0])
+    if docname == app.config.root_doc: proc.nb.cells.append(dict2nb(cells=[dict(cell_type='markdown', metadata={}, source='\n'.join(contents()))]).cells[0])
     source[0] = json.dumps(nb2dict(proc.nb))
 
 # Math as MathML, which browsers draw without a script

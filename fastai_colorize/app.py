@@ -7,24 +7,16 @@ Docs: https://fastai-colorize.github.io/fastai_colorize/app.html.md"""
 # %% auto #0
 __all__ = ['preview', 'save_coloured', 'bundle', 'sentence', 'page', 'launch']
 
-# %% ../nbs/11d_app.ipynb #9022efe8
+# %% ../nbs/11d_app.ipynb #9697c8e2
 import os, tempfile, zipfile
 from functools import cache
 from itertools import count
 from pathlib import Path
-from threading import Lock
 from PIL import Image
 from .inference import Colorizer
 from .photos import SAVES, open_photo, save_photo
 
-# %% ../nbs/11d_app.ipynb #0dffe772
-_ONE = Lock()
-
-def _colorize(colorizer, *args):
-    "`colorizer.colorize`, one photo at a time"
-    with _ONE: return colorizer.colorize(*args)
-
-# %% ../nbs/11d_app.ipynb #1433ff64
+# %% ../nbs/11d_app.ipynb #cbfaad81
 def preview(
     colorizer:Colorizer, # that paints
     file, # path of a photo
@@ -35,9 +27,9 @@ def preview(
     "A photo before and after, small enough for a page"
     before = open_photo(file).to_pil()
     before.thumbnail((side, side), Image.Resampling.LANCZOS)
-    return before,_colorize(colorizer, before, saturation, render_size)
+    return before,colorizer.colorize(before, saturation, render_size)
 
-# %% ../nbs/11d_app.ipynb #e6e84739
+# %% ../nbs/11d_app.ipynb #7b1fc88a
 def save_coloured(
     colorizer:Colorizer, # that paints
     file, # path of a photo
@@ -50,7 +42,7 @@ def save_coloured(
     stem,suffix = (file.stem, file.suffix) if file.suffix.lower() in SAVES else (file.name, '.png')
     names = (f"{stem}{f'_{n}' if n > 1 else ''}{suffix}" for n in count(1))
     dst = next(o for o in (Path(folder)/n for n in names) if not o.exists())
-    return save_photo(_colorize(colorizer, photo, saturation, render_size), dst, exif=photo.exif)
+    return save_photo(colorizer.colorize(photo, saturation, render_size), dst, exif=photo.exif)
 
 # %% ../nbs/11d_app.ipynb #d6875391
 def bundle(

@@ -7,11 +7,12 @@ Docs: https://fastai-colorize.github.io/fastai_colorize/inference.html.md"""
 # %% auto #0
 __all__ = ['render_shape', 'resize_rows', 'Colorizer', 'sample_photos', 'contact_sheet', 'demo']
 
-# %% ../nbs/11_inference.ipynb #c2ba5b1f
+# %% ../nbs/11_inference.ipynb #f9ee647a
 import copy,math,os,matplotlib,torch
 import numpy as np, pandas as pd, torch.nn.functional as F
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import nn
 from fastai.torch_core import default_device
@@ -50,7 +51,7 @@ def resize_rows(
     taps = zip((-1, 0, 1, 2), (far(t + 1), near(t), near(1 - t), far(2 - t)))
     return sum(x[...,(i + k).clamp(0, x.shape[-2]-1).to(x.device),:]*w.to(x)[:,None] for k,w in taps)
 
-# %% ../nbs/11_inference.ipynb #c2a46f0e
+# %% ../nbs/11_inference.ipynb #5f0b2840
 class Colorizer:
     "Adds colour to photos of any size with a network that maps L to ab"
     def __init__(self,
@@ -64,6 +65,7 @@ class Colorizer:
         self.device,self.dtype = torch.device(device or param.device),param.dtype
         self.model,self.render_size = model.to(self.device).eval(),render_size
         self.multiple = max(32, getattr(model, 'size', 32))
+        self.lock = Lock()
 
     @classmethod
     def from_pretrained(cls,
@@ -95,7 +97,7 @@ class Colorizer:
     def _predict(self, smalls):
         "ab `(B,2,h,w)` for a list of small pictures of one shape"
         l = split_lab(torch.stack(smalls).to(self.device))[0].as_subclass(torch.Tensor)
-        ab = self.model(l.to(self.dtype)).float()
+        with self.lock: ab = self.model(l.to(self.dtype)).float()   # fastai's skip connections pass through hooks: one photo at a time
         if ab.shape != (len(l), 2, *l.shape[-2:]): raise ValueError(f'The network gives shape {tuple(ab.shape)} for L of {tuple(l.shape)}; is it a generator of ab?')
         if not ab.isfinite().all(): raise ValueError('The network gives numbers that are not finite (NaN or infinity); its weights are broken.')
         return ab.as_subclass(torch.Tensor)

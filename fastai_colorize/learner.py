@@ -44,14 +44,14 @@ class PlainTensors(Callback):
         self.learn.xb = tuple(x.as_subclass(torch.Tensor) for x in self.xb)
         self.learn.yb = tuple(y.as_subclass(torch.Tensor) for y in self.yb)
 
-# %% ../nbs/10_learner.ipynb #12846079
+# %% ../nbs/10_learner.ipynb #3cebc286
 class Autocast(Callback):
     "The network in bfloat16, on the device of the data"
-    order = 10
-    def before_fit(self): self._leave()   # of a run that was interrupted
+    order,open = 10,None   # the open context is that of all Learners: fastai sends no event after Ctrl-C
+    def before_fit(self): self._leave()
     def before_batch(self):
-        self.ctx = torch.autocast(self.x.device.type, torch.bfloat16)
-        self.ctx.__enter__()
+        Autocast.open = torch.autocast(self.x.device.type, torch.bfloat16)
+        Autocast.open.__enter__()
     def after_pred(self): self.learn.pred = self.pred.float()
     def after_loss(self): self._leave()
     def after_batch(self): self._leave()
@@ -59,7 +59,7 @@ class Autocast(Callback):
     def after_fit(self): self._leave()
     def _leave(self):
         "Leave the context once, however the batch ends"
-        ctx,self.ctx = getattr(self, 'ctx', None),None
+        ctx,Autocast.open = Autocast.open,None
         if ctx is not None: ctx.__exit__(None, None, None)
 
 # %% ../nbs/10_learner.ipynb #850a374c

@@ -61,13 +61,15 @@ def real_photos(tmp_path_factory):
 
 # ---- a tiny game
 
-@pytest.fixture(scope='module')
+@pytest.fixture
 def one_thread():
-    "For nets so small that threads only wait for each other"
+    "One thread, for nets so small that threads only wait for each other; the same random numbers in every run; no autocast left on"
     n = torch.get_num_threads()
     torch.set_num_threads(1)
+    torch.manual_seed(0)
     yield
     torch.set_num_threads(n)
+    assert not torch.is_autocast_enabled('cpu'), 'this test left autocast on'
 
 def make_items(n=32, size=32, dtype=torch.float32, typed=False):
     g = torch.Generator().manual_seed(0)

@@ -1,6 +1,7 @@
 "Colorizer on every kind of photo, memory, batches, and folders with everything that strangers have in them"
 import os,subprocess,sys
 import numpy as np, pytest, torch, torch.nn.functional as F
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from PIL import Image
@@ -8,6 +9,7 @@ from skimage import data
 from skimage.color import rgb2lab, deltaE_cie76
 from torch import nn
 from fastai_colorize import inference
+from fastai_colorize.generators import resnet_unet
 from fastai_colorize.inference import *
 from fastai_colorize.photos import PhotoError, open_photo, save_photo
 
@@ -48,6 +50,14 @@ def test_lightness_is_the_photos_own():
     ab = rgb2lab(np.asarray(Colorizer(Steady()).colorize(data.camera())))[...,1:]
     mid = (grey[...,0] > 40) & (grey[...,0] < 70)
     assert np.abs(ab[mid] - [.05*110, -.1*110]).mean() < .5        # the colour is what the network said
+
+def test_two_at_a_time():
+    "fastai's U-Net hands features over through hooks; threads do not get each other's"
+    torch.manual_seed(0)
+    col,ims = Colorizer(resnet_unet('resnet18', pretrained=False), 32),[CAT.rotate(45*i) for i in range(8)]
+    want = [np.asarray(col.colorize(o)) for o in ims]
+    with ThreadPoolExecutor(8) as ex: got = list(ex.map(col.colorize, ims*4))
+    for a,b in zip(want*4, got): np.testing.assert_array_equal(a, b)
 
 def test_saturation(col):
     chroma = lambda s: np.hypot(*rgb2lab(np.asarray(col.colorize(CAT, saturation=s)))[...,1:].transpose(2,0,1)).mean()

@@ -98,3 +98,15 @@ def test_compile_takes_both_nets(dls, monkeypatch):
     monkeypatch.setattr(nn.Module, 'compile', lambda self: seen.append(self))
     learn = learner.colorize_learner(dls, net(), compile=True, **learner.create_gan('cgan'))
     assert seen == [learn.model, learn.conditional_gan.critic]
+
+def test_ctrl_c_inside_the_forward_pass(dls):
+    "The next fit, of whatever Learner, begins outside of autocast"
+    class Stop(Callback):
+        def after_pred(self): raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt): learner.colorize_learner(dls, net(), bf16=True, cbs=Stop()).fit(1)
+    learn,seen = learner.colorize_learner(dls, net(), bf16=True, metrics=[]),[]
+    class Look(Callback):
+        order = 9   # before it enters
+        def before_batch(self): seen.append(torch.is_autocast_enabled('cpu'))
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, cbs=Look())
+    assert not any(seen) and not torch.is_autocast_enabled('cpu')

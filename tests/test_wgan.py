@@ -1,5 +1,5 @@
 "Both Wasserstein GANs against hand-computed cases, finite differences and the algorithms written out in plain PyTorch"
-import copy, io, conftest, matplotlib.pyplot as plt, numpy as np, pytest, torch
+import copy, io, os, conftest, matplotlib.pyplot as plt, numpy as np, pytest, torch
 import torch.nn.functional as F
 from torch import nn
 from conftest import Autocast, CountBackward, Counted, HalfOnCPU, Seed, make_dls, same
@@ -394,8 +394,8 @@ def test_resume_is_exact(variant, one_batch, tmp_path):
 
 class Stop(Callback):
     "Ctrl-C at one batch, in the middle of a round of critic steps"
-    run_valid = False
-    def after_pred(self):
+    order,run_valid = -100,False
+    def before_batch(self):
         if (self.epoch, self.iter) == (1, 2): raise KeyboardInterrupt
 
 @variants
@@ -497,8 +497,8 @@ def test_not_finite():
 @pytest.mark.slow
 @pytest.mark.parametrize('cls,norm,opt_func', [(WGANClip, 'instance', wgan_rmsprop), (WGANGP, 'layer', gan_adam)])
 def test_learns(cls, norm, opt_func, real_photos, tmp_path):
-    """From scratch, on a few hundred photos at 64 px: the colours of held-out photos come nearer to the true ones than they were, in place and as a distribution.
-    L1 is no judge of so short a game: it prefers the grey at the start to colours that are sometimes wrong"""
+    """From scratch, at 64 px: the colours of held-out photos come nearer to the true ones than they were, in place and as a distribution.
+    L1 as well on tiles of seven pictures; on 320 photographs a game of minutes is too short for that, since L1 prefers the grey at the start to colours that are sometimes wrong"""
     set_seed(0)
     dls = ColorDataLoaders.from_files(real_photos, size=64, bs=16, cache=tmp_path)
     gan = cls(make_critic(norm, ndf=16), one_batch=True)
@@ -513,5 +513,6 @@ def test_learns(cls, norm, opt_func, real_photos, tmp_path):
     print(f"{cls.__name__}, {len(dls.train_ds)} + {len(dls.valid_ds)} photos: L1 {l1:.4f} -> {end_l1:.4f}, distance {distance:.4f} -> {end_distance:.4f}, "
           f"correlation {corr:.3f} -> {end_corr:.3f}, gap {gan.epoch_mean('gap'):.2f}, slope {gan.epoch_mean('grad_norm'):.2f}")
     assert end_distance < 0.8*distance and end_corr > corr + 0.05
-    assert gan.epoch_mean('gap') > 0 and gan.epoch_mean('saturation') > 0.3
+    if 'COLORIZE_PHOTOS' not in os.environ: assert end_l1 < 0.9*l1
+    assert gan.epoch_mean('gap') > 0 and gan.epoch_mean('saturation') > 0.2
     if cls is WGANGP: assert 0.8 < gan.epoch_mean('grad_norm') < 1.4
