@@ -60,7 +60,7 @@ def call(name, o):
 def entry(name, tree, room):
     "The API entry of a symbol, in Markdown"
     head = f'({label(name, tree, room)})=\n###{"#"*("." in name)} {name}'
-    if isinstance(tree, ast.Assign): return f'{head}\n\n```python\n{ast.unparse(tree)}\n```'
+    if isinstance(tree, ast.Assign): return f'{head}\n\n```python\n{ast.get_source_segment(inspect.getsource(modules[room]), tree)}\n```'
     o = eval(name, vars(modules[room]))
     if isinstance(o, property): return f'{head}\n\n{inspect.getdoc(o)}'
     line = inspect.getsourcelines(inspect.unwrap(getattr(o, '__func__', o)))[1]

@@ -144,7 +144,7 @@ def _measure(name, protocol, data, weights, train, history, about, folder):
         save_photo(_strip(made, ims), folder/f'{kind}.png')
     (folder/'row.json').write_text(json.dumps(row, indent=1))
 
-# %% ../nbs/11c_experiments.ipynb #4c6bd953
+# %% ../nbs/11c_experiments.ipynb #951ec9dc
 def run_row(
     name:str, # of the row
     protocol:Protocol, # sizes and shares
@@ -165,7 +165,7 @@ def run_row(
     chain,weights,logs = stages(name, protocol, about['seed']),None,[]
     for i,stage in enumerate(chain):
         folder = out/'runs'/stage_name(chain[:i+1])
-        print(f"{name}: {stage['game'] or 'L1 alone'}, {stage['epochs']} epochs", flush=True)
+        print(f"{name}: {stage['game'] or 'L1 alone'}, {stage['epochs']} epochs{' (done already)' if (folder/'final.safetensors').exists() else ''}", flush=True)
         weights = train_stage(stage, folder, train, test, weights, out/'cache')
         logs.append(pd.read_csv(folder/'history.csv').assign(stage=stage['game'] or 'l1', row=name))
     (out/'rows').mkdir(exist_ok=True)

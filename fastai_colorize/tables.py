@@ -64,7 +64,7 @@ def _read_csv(file, **kwargs):
     try: return pd.read_csv(file, **kwargs)
     except (OSError, ValueError) as e: raise ValueError(f"{file} is missing or cannot be read: delete {file.parent}, and run its row again.") from e
 
-# %% ../nbs/11bc_tables.ipynb #75de8a6c
+# %% ../nbs/11bc_tables.ipynb #77b63505
 class Results:
     "Finished rows: tables and charts"
     def __init__(self,
@@ -172,7 +172,7 @@ class Results:
             col[0].legend(fontsize=7)
             col[1].set_xlabel('epoch')
         valid = self.history[self.history.row.isin(list(own))].valid_loss
-        low,high = valid.min(),valid.quantile(.98)
+        low,high = valid.min(),valid.max()
         for ax in axs[1]: ax.set_ylim(.95*low, 1.05*high)
         axs[0,0].set_ylabel('training loss')
         axs[1,0].set_ylabel('validation L1')
@@ -205,10 +205,10 @@ class Results:
         fig.suptitle(fill(self.heading(self.rows(paper)), int(fig.get_figwidth()*19)), fontsize=7)
         return fig
 
-def _photos(t): return [f"{'' if r in _BASE else f'{n:,.0f} / '}{m:,.0f}" for r,n,m in zip(t.row, t.train, t.n)]
+def _photos(t): return [f"{'' if r == 'grey' else f'{n:,.0f} / '}{m:,.0f}" for r,n,m in zip(t.row, t.train, t.n)]
 def _paper(v): return '–' if v is None else f'{v:.2f}'
 
-# %% ../nbs/11bc_tables.ipynb #f19d4f13
+# %% ../nbs/11bc_tables.ipynb #c3e65d7e
 def collect(
     out, # folder of `experiment`
 ) -> Results:
@@ -221,7 +221,7 @@ def collect(
         r = Protocol(**about['protocol']).recipe(folder.name)
         t,log = _read_csv(folder/'table.csv', index_col='way'),_read_csv(folder/'history.csv')
         if lacks := [o for o in (*_BASE, folder.name) if o not in t.index]: raise ValueError(f"{folder/'table.csv'} has no row {lacks[0]!r}: delete {folder}, and run its row again.")
-        for o in _BASE: base.setdefault((r.photos, o), dict(row=o, title=o, photos=r.photos, n=row['n'], **t.loc[o]))
+        for o in _BASE: base.setdefault((r.photos, o), dict(row=o, title=o, photos=r.photos, train=row['train'], n=row['n'], **t.loc[o]))
         last = log[log.stage == log.stage.iloc[-1]]
         rows.append(dict(row=folder.name, title=r.title, photos=r.photos, train=row['train'], n=row['n'], **t.loc[folder.name], bs=r.bs, epochs=len(log), train_loss=log.train_loss.iloc[-1],
                          valid_loss=log.valid_loss.iloc[-1], seconds=last.seconds.median(), minutes=log.seconds.sum()/60, hardware=row['hardware'], versions=row['versions']))

@@ -5,7 +5,7 @@
 import matplotlib
 matplotlib.use('Agg')
 
-import copy, os
+import copy, os, signal
 from pathlib import Path
 
 import pytest, torch, torch.nn.functional as F
@@ -23,6 +23,8 @@ from fastai_colorize.color import TensorL, TensorAB
 from fastai_colorize.inference import sample_photos
 from fastai_colorize.photos import find_photos
 from fastai_colorize.unets import UNet
+
+signal.signal(signal.SIGINT, signal.default_int_handler)   # shells start background jobs, and with them the tests of Ctrl-C, deaf to it
 
 def pytest_addoption(parser): parser.addoption('--slow', action='store_true', help='also run the tests that take minutes')
 
