@@ -18,7 +18,7 @@ from fastai_colorize.learner import colorize_learner
 from fastai_colorize.photos import find_photos
 from fastai_colorize.unets import UNet
 from fastai_colorize.wgan import WGANClip, WGANGP, wgan_rmsprop
-from variants import hardware
+from fastai_colorize.evaluate import hardware
 
 games = {'cgan': (ConditionalGAN, 'batch', gan_adam, {}),
          'wgan-clip': (WGANClip, 'instance', wgan_rmsprop, dict(one_batch=True)),

@@ -6,7 +6,7 @@ Everyone trains the U-Net and the 70×70 PatchGAN of full width on the same batc
 Time on the CPU is the processor time of the process, all threads together, so that other work on the machine counts little; on CUDA it is that of the clock.
 Memory is what a step allocates on top of the networks and what their optimizers remember: activations, gradients and all temporary tensors, at its highest.
 On the CPU it is read from PyTorch's profiler, which sees each tensor come and go (but not the scratch space inside of oneDNN); on CUDA it is `max_memory_allocated`."""
-import argparse, json, platform, re, statistics, tempfile, warnings
+import argparse, json, statistics, tempfile, warnings
 from pathlib import Path
 from time import perf_counter, process_time
 
@@ -20,6 +20,7 @@ from fastai.torch_core import default_device
 from fastai_colorize.adversarial import ConditionalGAN, gan_adam
 from fastai_colorize.critics import PatchGAN
 from fastai_colorize.cyclegan import CycleGAN
+from fastai_colorize.evaluate import hardware
 from fastai_colorize.unets import UNet
 from fastai_colorize.wgan import WGANClip, WGANGP, add_dropout, wgan_rmsprop
 
@@ -96,14 +97,6 @@ def passes(learn):
     learn.fit(1, 5e-5)
     for h in handles: h.remove()
     return n
-
-def hardware(device):
-    "The machine in words"
-    if device.type == 'cuda': return torch.cuda.get_device_name(device)
-    info = Path('/proc/cpuinfo')
-    model = re.search(r'model name\s*: (.*)', info.read_text()) if info.exists() else None
-    n = torch.get_num_threads()
-    return f"{n} thread{'s'*(n > 1)} of {model[1] if model else platform.machine()}"
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

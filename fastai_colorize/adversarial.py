@@ -25,7 +25,7 @@ from .losses import gan_losses
 # %% ../nbs/09_adversarial.ipynb #52c5c391
 gan_adam = partial(OptimWrapper, opt=torch.optim.Adam, betas=(0.5, 0.999), fused=True)
 
-# %% ../nbs/09_adversarial.ipynb #2736b217
+# %% ../nbs/09_adversarial.ipynb #8c8721bf
 class ConditionalGAN(Callback):
     "Train the Learner's model against a critic"
     order,run_valid = 5,False   # before GradientAccumulation and MixedPrecision
@@ -58,7 +58,7 @@ class ConditionalGAN(Callback):
     @property
     def recipe(self):
         "What makes this game what it is"
-        return dict(critic=type(self.critic).__name__, gan_loss=type(self.gan_loss).__name__, lambda_l1=self.lambda_l1, lr_mult=self.lr_mult,
+        return dict(critic=type(self.critic).__name__, gan_loss=type(self.gan_loss).__name__, smooth=self.gan_loss.smooth, lambda_l1=self.lambda_l1, lr_mult=self.lr_mult,
                     critic_steps=self.critic_steps, pretrain=self.pretrain)
 
     # What a variant overrides
@@ -158,11 +158,14 @@ class ConditionalGAN(Callback):
         "Put the terms beside the metrics, or take them away"
         self.learn.metrics = [m for m in self.learn.metrics if m not in self.columns] + (self.columns if on else [])
 
-    def _place(self, device):
-        "The critic and what its optimizer remembers, on one device"
-        self.critic.to(device)
+    def _place(self, device): self._to(device, self.critic, self.critic_opt)
+
+    @staticmethod
+    def _to(device, net, opt):
+        "A network and what its optimizer remembers, on one device"
+        net.to(device)
         move = lambda o: o.to(device) if isinstance(o, torch.Tensor) and o.ndim else o   # torch.optim keeps its scalars on the CPU
-        self.critic_opt.load_state_dict(apply(move, self.critic_opt.state_dict()))
+        opt.load_state_dict(apply(move, opt.state_dict()))
 
     # Curves and files
     def epoch_mean(self,

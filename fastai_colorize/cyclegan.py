@@ -7,14 +7,13 @@ Docs: https://fastai-colorize.github.io/fastai_colorize/cyclegan.html.md"""
 # %% auto #0
 __all__ = ['PhotoPool', 'noise_state', 'replay', 'TwoCritics', 'CycleGAN']
 
-# %% ../nbs/09c_cyclegan.ipynb #db7a0e6d
+# %% ../nbs/09c_cyclegan.ipynb #c9dd34c0
 import torch
 import torch.nn.functional as F
 from contextlib import contextmanager
 from copy import deepcopy
 from torch import nn
 from torch.utils.checkpoint import get_device_states, set_device_states
-from fastai.torch_core import apply
 from .adversarial import ConditionalGAN, gan_adam
 from .color import merge_lab, to_uint8
 from .photos import save_photo
@@ -74,7 +73,7 @@ def replay(
         finally:
             for m in norms: m.track_running_stats = True
 
-# %% ../nbs/09c_cyclegan.ipynb #67c6b813
+# %% ../nbs/09c_cyclegan.ipynb #78610c0e
 class TwoCritics(nn.Module):
     "A critic of colour pictures, and one of grey ones"
     def __init__(self,
@@ -194,9 +193,7 @@ class CycleGAN(ConditionalGAN):
 
     def _place(self, device):
         super()._place(device)
-        self.grey.to(device)
-        move = lambda o: o.to(device) if isinstance(o, torch.Tensor) and o.ndim else o
-        self.grey_opt.load_state_dict(apply(move, self.grey_opt.state_dict()))
+        self._to(device, self.grey, self.grey_opt)
         for pool in self.pools: pool.to(device)
 
     @torch.no_grad()

@@ -7,8 +7,8 @@ Docs: https://fastai-colorize.github.io/fastai_colorize/experiments.html.md"""
 # %% auto #0
 __all__ = ['losses', 'EpochTime', 'train_stage', 'row_photos', 'coco_photos', 'run_row', 'experiment']
 
-# %% ../nbs/11c_experiments.ipynb #a3944265
-import gc, json, platform, traceback
+# %% ../nbs/11c_experiments.ipynb #fe8a0762
+import gc, json, traceback
 from dataclasses import asdict
 from importlib import metadata
 from itertools import zip_longest
@@ -20,7 +20,7 @@ from types import SimpleNamespace
 import pandas as pd, torch
 from fastai.callback.core import Callback
 from fastai.learner import ValueMetric
-from fastai.torch_core import default_device, set_seed
+from fastai.torch_core import set_seed
 from fastcore.basics import listify
 from fastcore.foundation import L
 from PIL import Image, ImageOps
@@ -29,7 +29,7 @@ from torch import nn
 from .adversarial import gan_adam
 from .coco import DownloadError, coco_annotations, coco_subset
 from .data import ColorDataLoaders, LoadPhoto, left_out
-from .evaluate import colorizer_way, evaluate
+from .evaluate import colorizer_way, evaluate, hardware
 from .generators import create_generator, load_generator, save_generator
 from .inference import Colorizer, sample_photos
 from .learner import EMA, _write, color_metrics, colorize_learner, create_gan, fused_adamw
@@ -109,7 +109,7 @@ def _same_names(out, data, key, files):
     if odd := next((o for o in zip_longest(there, names) if o[0] != o[1]), None):
         raise ValueError(f"The photos in {data} are not those of the results in {out}: {odd[0] or 'no photo'} there, {odd[1] or 'no photo'} here. Choose another folder for the results.")
 
-# %% ../nbs/11c_experiments.ipynb #4eae96b9
+# %% ../nbs/11c_experiments.ipynb #a43a7534
 _TILE,_N = 96,7
 
 def _strip(made, true):
@@ -119,21 +119,13 @@ def _strip(made, true):
         for x,im in enumerate(row): res.paste(ImageOps.fit(im, (_TILE, _TILE), Image.Resampling.LANCZOS), (x*_TILE, y*_TILE))
     return res
 
-def _hardware():
-    "The machine, in words"
-    if default_device().type == 'cuda': return torch.cuda.get_device_name()
-    info = Path('/proc/cpuinfo')
-    models = [o.partition(':')[2].strip() for o in (info.read_text().splitlines() if info.exists() else []) if o.startswith('model name')]
-    n = torch.get_num_threads()
-    return f"{n} CPU thread{'s'*(n > 1)} of {(models or [platform.processor() or platform.machine()])[0]}"
-
 def _measure(name, protocol, data, weights, train, history, about, folder):
     "Write what the tables, charts and grids are made of into `folder`"
     r = protocol.recipe(name)
     colorizer = Colorizer.from_pretrained(weights, round(protocol.size*r.render))
     res = evaluate(Path(data)/'test', {name: colorizer_way(colorizer, saturation=r.saturation)}, train, protocol.measured, n=protocol.photos[r.photos][1])
     versions = ', '.join(f'{o} {metadata.version(o)}' for o in ('fastai_colorize', 'fastai', 'torch'))
-    row = dict(about, row=name, recipe=asdict(recipes[name]), train=len(train), n=res.photos.photo.nunique(), hardware=_hardware(), versions=versions)
+    row = dict(about, row=name, recipe=asdict(recipes[name]), train=len(train), n=res.photos.photo.nunique(), hardware=hardware(), versions=versions)
     res.save(folder, f"{r.title}. {protocol}; {row['hardware']}; {history.seconds.sum()/60:.1f} minutes of training; {versions}; seed {about['seed']}")
     history.to_csv(folder/'history.csv', index=False)
     test = [Image.fromarray(LoadPhoto(protocol.measured)(res.files[o]).permute(1,2,0).numpy()) for o in res.photos.photo.unique()[:_N]]

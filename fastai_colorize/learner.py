@@ -112,7 +112,7 @@ def predict_ab(
     with torch.no_grad(), torch.autocast(l.device.type, torch.bfloat16, enabled=hasattr(learn, 'autocast')):
         return learn.model(l).float()
 
-# %% ../nbs/10_learner.ipynb #4e32f4c9
+# %% ../nbs/10_learner.ipynb #63e03879
 class EMA(Callback):
     "Validate, keep and end with the moving average of the generator's weights instead of the last ones"
     order = 75   # after `TrainingRun`
@@ -133,6 +133,7 @@ class EMA(Callback):
         if self.active and self.other is None: self.other,self.n = self._copy(),0
 
     def after_step(self):
+        if not self.active: return   # `lr_find`
         self.n += 1
         share = 1 - min(self.decay, self.n/(self.n + 9))   # at first there is little to average
         for avg,now in zip(self.other.values(), self.model.state_dict().values()):
@@ -286,14 +287,14 @@ class TrainingRun(Callback):
         rec.lrs,rec.losses = saved['lrs'],[torch.tensor(o) for o in saved['losses']]
         rec.smooth_loss.count,rec.smooth_loss.val = saved['count'],saved['val']
 
-# %% ../nbs/10_learner.ipynb #853fc387
+# %% ../nbs/10_learner.ipynb #ec99403e
 gans = {'cgan': ConditionalGAN, 'wgan-clip': WGANClip, 'wgan-gp': WGANGP, 'cyclegan': CycleGAN}
 _norms = {'cgan': 'batch', 'wgan-clip': 'instance', 'wgan-gp': 'layer', 'cyclegan': 'instance'}
 
 def create_gan(
     name:str, # one of `gans`
     grey='resnet9', # CycleGAN only: name of G_gray, `resnet9`, `unet` or `attention`
-    size:int=None, # CycleGAN only: side of the pictures, where `grey` is a U-Net
+    size:int=256, # CycleGAN only: side of the pictures, where `grey` is a U-Net
     **kwargs # of the Callback: `ConditionalGAN`, `WGANClip`, `WGANGP` or `CycleGAN`
 ) -> dict: # `cbs` and `opt_func`, for `colorize_learner`
     "A GAN Callback with the critics and the optimizers that belong to it"

@@ -7,7 +7,7 @@ Docs: https://fastai-colorize.github.io/fastai_colorize/tables.html.md"""
 # %% auto #0
 __all__ = ['Results', 'collect', 'grid', 'tables', 'publish', 'published']
 
-# %% ../nbs/11bc_tables.ipynb #b70a0488
+# %% ../nbs/11bc_tables.ipynb #0b9ffaa0
 import json
 from pathlib import Path
 from textwrap import fill
@@ -18,14 +18,12 @@ from fastcore.basics import store_attr
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
-from .evaluate import _grey, _markdown, _number
+from .evaluate import BASELINES, _grey, _markdown, _number
 from .learner import _replacing, _write
 from .photos import save_photo
 from .recipes import VERSION, Protocol, paper, recipes, reported, trials
 
-# %% ../nbs/11bc_tables.ipynb #c7be1a11
-_BASE = ['original', 'grey', 'mean colour']
-
+# %% ../nbs/11bc_tables.ipynb #eb2cf994
 def _about(out, about=None):
     "What the folder `out` says of itself; an error if that is not this version, or not `about`"
     file,empty = out/'experiment.json',not out.exists() or (out.is_dir() and not any(out.iterdir()))
@@ -49,7 +47,6 @@ def _finished(out):
     "The folders of the rows that are there, in the order of `recipes`"
     return sorted(out.glob('rows/[!.]*'), key=lambda o: ([*recipes, o.name].index(o.name), o.name))
 
-
 def _read_row(folder, about):
     "What a finished row says of itself; an error if it does not fit the rest"
     try: row = json.loads((folder/'row.json').read_text())
@@ -64,7 +61,7 @@ def _read_csv(file, **kwargs):
     try: return pd.read_csv(file, **kwargs)
     except (OSError, ValueError) as e: raise ValueError(f"{file} is missing or cannot be read: delete {file.parent}, and run its row again.") from e
 
-# %% ../nbs/11bc_tables.ipynb #77b63505
+# %% ../nbs/11bc_tables.ipynb #46f0debf
 class Results:
     "Finished rows: tables and charts"
     def __init__(self,
@@ -97,13 +94,13 @@ class Results:
         "The finished rows of one kind, below the baselines on the same photos"
         t = self.table
         own = t[t.row.isin(list(kind)) & t.psnr.notna()]
-        return pd.concat([t[t.row.isin(_BASE[1:]) & t.photos.isin(own.photos)], own])
+        return pd.concat([t[t.row.isin(BASELINES[1:]) & t.photos.isin(own.photos)], own])
 
     def heading(self,
         t:pd.DataFrame, # some rows
     ) -> str: # one line
         "Protocol, n, hardware, time, versions and seed"
-        own = t[~t.row.isin(_BASE)]
+        own = t[~t.row.isin(BASELINES)]
         each = lambda col: ' and '.join(own[col].astype(str).unique())
         runs = self.history[self.history.row.isin(own.row)].drop(columns='row').drop_duplicates()   # what several rows begin with was trained once
         return (f"{Protocol(**self.about['protocol'])}; n = {' and '.join(f'{o:,}' for o in t.n.astype(int).unique())} test photos; {each('hardware')}; "
@@ -125,7 +122,7 @@ class Results:
     def costs(self) -> pd.DataFrame: # of strings
         "Loss and time"
         t = self.rows(paper)
-        t = t[~t.row.isin(_BASE)]
+        t = t[~t.row.isin(BASELINES)]
         last = {f'{o} loss': t[f'{o}_loss'].map(_number) for o in ('train', 'valid')}
         return pd.DataFrame({'photos': _photos(t), 'batch': t.bs.map('{:.0f}'.format), 'epochs': t.epochs.map('{:.0f}'.format), **last,
                              's/epoch': t.seconds.map('{:.1f}'.format), 'minutes': t.minutes.map('{:.1f}'.format)}).set_index(t.title)
@@ -193,7 +190,7 @@ class Results:
     def _own(self):
         "The finished rows of the paper, with a label each"
         t = self.rows(paper)
-        t = t[~t.row.isin(_BASE)]
+        t = t[~t.row.isin(BASELINES)]
         return {o.row: f'{o.title}\n{o.train:,.0f} photos' for o in t.itertuples()}
 
     def _epochs(self, name):
@@ -208,7 +205,7 @@ class Results:
 def _photos(t): return [f"{'' if r == 'grey' else f'{n:,.0f} / '}{m:,.0f}" for r,n,m in zip(t.row, t.train, t.n)]
 def _paper(v): return '–' if v is None else f'{v:.2f}'
 
-# %% ../nbs/11bc_tables.ipynb #c3e65d7e
+# %% ../nbs/11bc_tables.ipynb #078559dc
 def collect(
     out, # folder of `experiment`
 ) -> Results:
@@ -220,8 +217,8 @@ def collect(
         row = _read_row(folder, about)
         r = Protocol(**about['protocol']).recipe(folder.name)
         t,log = _read_csv(folder/'table.csv', index_col='way'),_read_csv(folder/'history.csv')
-        if lacks := [o for o in (*_BASE, folder.name) if o not in t.index]: raise ValueError(f"{folder/'table.csv'} has no row {lacks[0]!r}: delete {folder}, and run its row again.")
-        for o in _BASE: base.setdefault((r.photos, o), dict(row=o, title=o, photos=r.photos, train=row['train'], n=row['n'], **t.loc[o]))
+        if lacks := [o for o in (*BASELINES, folder.name) if o not in t.index]: raise ValueError(f"{folder/'table.csv'} has no row {lacks[0]!r}: delete {folder}, and run its row again.")
+        for o in BASELINES: base.setdefault((r.photos, o), dict(row=o, title=o, photos=r.photos, train=row['train'], n=row['n'], **t.loc[o]))
         last = log[log.stage == log.stage.iloc[-1]]
         rows.append(dict(row=folder.name, title=r.title, photos=r.photos, train=row['train'], n=row['n'], **t.loc[folder.name], bs=r.bs, epochs=len(log), train_loss=log.train_loss.iloc[-1],
                          valid_loss=log.valid_loss.iloc[-1], seconds=last.seconds.median(), minutes=log.seconds.sum()/60, hardware=row['hardware'], versions=row['versions']))
@@ -237,7 +234,7 @@ def grid(
 ) -> Image.Image:
     "Originals, grey, and what each row of the paper makes of it"
     out,res = Path(out),collect(out)
-    strips = {f'{r.title}\n{r.train:,.0f} photos': Image.open(out/'rows'/r.row/f'{kind}.png') for r in res.rows(paper).itertuples() if r.row not in _BASE}
+    strips = {f'{r.title}\n{r.train:,.0f} photos': Image.open(out/'rows'/r.row/f'{kind}.png') for r in res.rows(paper).itertuples() if r.row not in BASELINES}
     if not strips: raise ValueError(f"{out} has no finished row of the paper yet.")
     w,h = next(iter(strips.values())).size
     half = h//2

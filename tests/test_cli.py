@@ -117,7 +117,8 @@ def test_games(gan, options, column, photo_folder, tmp_path):
     run = tmp_path/'run'
     assert main(['train', str(photo_folder), '--out', str(run), '--gan', gan, *options, '--epochs', '2', *TINY]) == 0
     assert column in columns(run)
-    assert next(iter(json.loads((run/'recipe.json').read_text())['callbacks'].values()))['lambda_l1'] == 100
+    recipe = next(iter(json.loads((run/'recipe.json').read_text())['callbacks'].values()))
+    assert recipe['lambda_l1'] == 100 and recipe['smooth'] == (.1 if gan == 'cgan' else 0)   # so that a training is not resumed with another
 
 @pytest.mark.parametrize('generator', ['resnet9', 'unet'])
 def test_cyclegan(generator, photo_folder, tmp_path, capsys):
@@ -154,7 +155,7 @@ def test_impossible_games(args, words, photo_folder, tmp_path, capsys):
 def test_help_says_the_true_defaults():
     "What `--help` says of a GAN's options is what its Callback does"
     from fastai_colorize.cli import _GAN_OPTIONS, _RECIPES
-    from fastai_colorize.learner import create_gan, gans
+    from fastai_colorize.learner import gans
     assert list(gans) == [o for o in _RECIPES if o != 'L1']
     for flag,(names,_,default,_) in _GAN_OPTIONS.items():
         for name in names:

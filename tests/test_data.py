@@ -1,5 +1,5 @@
 "Loading from COCO, and disks and files that fail."
-import json, random
+import json
 from pathlib import Path
 
 import numpy as np, pytest, torch

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
 from PIL import Image
 
-from fastai_colorize import experiments as ex, recipes as rec
+from fastai_colorize import experiments as ex
 from fastai_colorize.coco import DownloadError
 from fastai_colorize.experiments import coco_photos, experiment
-from fastai_colorize.recipes import Protocol, paper, protocols, recipes, reported, stages, trials
+from fastai_colorize.recipes import Protocol, paper, protocols, reported, stages, trials
 from fastai_colorize.tables import Results, grid, publish, published, tables
 
 pytestmark = pytest.mark.usefixtures('one_thread')

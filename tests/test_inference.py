@@ -6,7 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from PIL import Image
 from skimage import data
-from skimage.color import rgb2lab, deltaE_cie76
+from skimage.color import rgb2lab
 from torch import nn
 from fastai_colorize import inference
 from fastai_colorize.generators import resnet_unet

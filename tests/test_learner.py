@@ -110,3 +110,9 @@ def test_ctrl_c_inside_the_forward_pass(dls):
         def before_batch(self): seen.append(torch.is_autocast_enabled('cpu'))
     with learn.no_bar(), learn.no_logging(): learn.fit(1, cbs=Look())
     assert not any(seen) and not torch.is_autocast_enabled('cpu')
+
+def test_lr_find_beside_a_moving_average(dls):
+    learn = learner.colorize_learner(dls, net(), cbs=learner.EMA(.9), metrics=[])
+    before = [p.clone() for p in learn.model.parameters()]
+    with learn.no_bar(): learn.lr_find(num_it=4, show_plot=False)
+    assert all(torch.equal(a, b) for a,b in zip(before, learn.model.parameters())) and learn.ema.n == 0
