@@ -20,7 +20,8 @@ from types import SimpleNamespace
 import pandas as pd, torch
 from fastai.callback.core import Callback
 from fastai.learner import ValueMetric
-from fastai.torch_core import set_seed
+from fastai.torch_core import default_device, set_seed
+from fastai.vision.augment import Brightness, Contrast
 from fastcore.basics import listify
 from fastcore.foundation import L
 from PIL import Image, ImageOps
@@ -33,12 +34,13 @@ from .evaluate import colorizer_way, evaluate, hardware
 from .generators import create_generator, load_generator, save_generator
 from .inference import Colorizer, sample_photos
 from .learner import EMA, _write, color_metrics, colorize_learner, create_gan, fused_adamw
+from .losses import PerceptualLoss
 from .photos import check_photos, find_photos, save_photo
 from .recipes import VERSION, Protocol, paper, protocols, recipes, stage_name, stages, trials
 from .tables import _about, _finished, _read_row, collect, grid, publish, published, tables
 
 # %% ../nbs/11c_experiments.ipynb #2c46d238
-losses = dict(l1=nn.L1Loss(), smooth_l1=nn.SmoothL1Loss(beta=.1))   # ab runs from -1 to 1: with torch's beta of 1 all of it would be squared
+losses = dict(l1=nn.L1Loss(), mse=nn.MSELoss(), smooth_l1=nn.SmoothL1Loss(beta=.1))   # ab runs from -1 to 1: with torch's beta of 1 all of it would be squared
 
 class EpochTime(Callback):
     "How long the training part of each epoch takes, as a column"
@@ -60,11 +62,11 @@ def train_stage(
     set_seed(s.seed)
     n = len(train)
     dls = ColorDataLoaders.from_files(train + test, splits=[list(range(n)), list(range(n, n + len(test)))], size=s.size, bs=s.bs, min_scale=s.min_scale, cache=cache, check=False,
-                                      unpaired=s.game == 'cyclegan')
+                                      batch_tfms=[Brightness(s.jitter), Contrast(s.jitter)] if s.jitter else None, unpaired=s.game == 'cyclegan')
     model = load_generator(start) if start else create_generator(s.generator, s.pretrained, s.size, **s.net)
     game = create_gan(s.game, **s.options) if s.game else dict(opt_func=fused_adamw if s.one_cycle else gan_adam)
     clock = EpochTime()
-    game['cbs'] = [*L(game.get('cbs')), clock, *([EMA(s.ema)] if s.ema else [])]
+    game['cbs'] = [*L(game.get('cbs')), clock, *([EMA(s.ema)] if s.ema else []), *([PerceptualLoss(s.perceptual)] if s.game is None and s.perceptual else [])]
     learn = colorize_learner(dls, model, loss_func=losses[s.loss], freeze=s.freeze, bf16=s.bf16, out=folder, resume=True,
                              metrics=[*color_metrics(), ValueMetric(lambda: clock.seconds, 'seconds')], **game)
     lr = s.lr if s.lr_ratio == 1 else slice(s.lr*s.lr_ratio, s.lr)
@@ -112,6 +114,13 @@ def _same_names(out, data, key, files):
 # %% ../nbs/11c_experiments.ipynb #a43a7534
 _TILE,_N = 96,7
 
+class _Mirrored(nn.Module):
+    "The mean of what a network gives for a picture and for its mirror image"
+    def __init__(self, net):
+        super().__init__()
+        self.net,self.size = net,getattr(net, 'size', 32)
+    def forward(self, x): return (self.net(x) + self.net(x.flip(-1)).flip(-1))/2
+
 def _strip(made, true):
     "Pictures over their originals"
     res = Image.new('RGB', (_TILE*len(made), 2*_TILE))
@@ -122,7 +131,7 @@ def _strip(made, true):
 def _measure(name, protocol, data, weights, train, history, about, folder):
     "Write what the tables, charts and grids are made of into `folder`"
     r = protocol.recipe(name)
-    colorizer = Colorizer.from_pretrained(weights, round(protocol.size*r.render))
+    colorizer = Colorizer(_Mirrored(load_generator(weights)) if r.flip else load_generator(weights), round(protocol.size*r.render), default_device())
     res = evaluate(Path(data)/'test', {name: colorizer_way(colorizer, saturation=r.saturation)}, train, protocol.measured, n=protocol.photos[r.photos][1])
     versions = ', '.join(f'{o} {metadata.version(o)}' for o in ('fastai_colorize', 'fastai', 'torch'))
     row = dict(about, row=name, recipe=asdict(recipes[name]), train=len(train), n=res.photos.photo.nunique(), hardware=hardware(), versions=versions)

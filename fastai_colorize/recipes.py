@@ -29,12 +29,16 @@ class Recipe:
     options:dict=field(default_factory=dict) # of `create_gan`
     one_cycle:bool=False # L1 alone by AdamW on a one-cycle schedule; else by Adam at a constant rate
     min_scale:float=1. # least area of the random crop; 1: no crop
-    loss:str='l1' # or `smooth_l1`
+    loss:str='l1' # name in `losses`
+    perceptual:float=0. # weight of the features beside the loss of L1 alone
+    jitter:float=0. # random brightness and contrast in training, as fastai's `max_lighting`
+    pretrained:bool=True # a ResNet's encoder starts from ImageNet weights
     freeze:bool=False # the last training leaves the encoder as it is
     lr_ratio:float=1. # encoder's learning rate as a multiple of the decoder's, in the last training
     ema:float=None # decay of the moving average of the weights, in the last training
     render:float=1. # when measured, the network sees photos at this multiple of the training size
     saturation:float=1. # when measured, factor on the colour
+    flip:bool=False # when measured, the mean of the photo and of its mirror image
 
 # %% ../nbs/11bb_recipes.ipynb #dffe70ba
 paper = {
@@ -68,7 +72,7 @@ class Protocol:
     epochs:float=1. # share of each recipe's epochs
     changes:dict=field(default_factory=dict) # of a row's name to what is different in its recipe
     nets:dict=field(default_factory=dict) # of a generator's name to its sizes
-    pretrained:bool=True # the encoder of a ResNet starts from ImageNet weights
+    pretrained:bool=True # the recipes' encoders start from ImageNet weights
     bf16:bool=True # bfloat16 autocast
     measured:int=256 # side in pixels to which photos are stretched when they are measured
 
@@ -87,14 +91,15 @@ class Protocol:
 
 protocols = {o.name: o for o in (
     Protocol('full', 256, {'3000': (2400, 600), '10000': (8000, 2000)}),
-    Protocol('small', 64, {'3000': (2400, 600), '10000': (4800, 1000)}, epochs=.2, changes=dict(cyclegan=dict(bs=8))))}
+    Protocol('small', 64, {'3000': (2400, 600), '10000': (4800, 1000)}, epochs=.2, changes=dict(cyclegan=dict(bs=8)), nets=dict(resnet9=dict(n_blocks=6))))}
 
 # %% ../nbs/11bb_recipes.ipynb #2403780b
 _ours = Recipe('our L1', 'resnet18', bs=16, l1=20, l1_lr=1e-3, one_cycle=True, min_scale=.4)
 _bases = {'l1': _ours, 'gan': replace(_ours, title='our L1, then CGAN', game='cgan', epochs=10)}
 _changes = {
-    'l1': {'short': dict(l1=5), 'long': dict(l1=40), 'no-crop': dict(min_scale=1.), 'frozen': dict(freeze=True), 'slow-encoder': dict(lr_ratio=.1), 'ema': dict(ema=.998),
-           'smooth': dict(loss='smooth_l1'), 'resnet34': dict(generator='resnet34'), 'render': dict(render=1.5), 'bold': dict(saturation=1.2)},
+    'l1': {'short': dict(l1=5), 'long': dict(l1=40), 'scratch': dict(pretrained=False), 'no-crop': dict(min_scale=1.), 'jitter': dict(jitter=.2), 'frozen': dict(freeze=True), 'slow-encoder': dict(lr_ratio=.1), 'ema': dict(ema=.998),
+           'smooth': dict(loss='smooth_l1'), 'mse': dict(loss='mse'), 'perceptual': dict(perceptual=.1), 'resnet34': dict(generator='resnet34'),
+           'render': dict(render=1.5), 'bold': dict(saturation=1.25), 'flip': dict(flip=True)},
     'gan': {'slow': dict(lr=5e-5), 'slow-encoder': dict(lr_ratio=.1), 'fast-critic': dict(options=dict(lr_mult=4.)), 'pretrain': dict(options=dict(pretrain=100)),
             'lambda-30': dict(options=dict(lambda_l1=30.)), 'lambda-300': dict(options=dict(lambda_l1=300.)), 'lsgan': dict(options=dict(gan_loss='lsgan')), 'ema': dict(ema=.998)}}
 
@@ -109,9 +114,9 @@ def stages(
 ) -> list: # of dicts
     "The trainings of a row, one after the other, each with all that decides how it ends"
     r,n = protocol.recipe(name),lambda epochs: max(1, round(epochs*protocol.epochs))
-    both = dict(generator=r.generator, net=protocol.nets.get(r.generator, {}), pretrained=protocol.pretrained, size=protocol.size, bf16=protocol.bf16, bs=r.bs, min_scale=r.min_scale,
-                loss=r.loss, photos=list(protocol.photos[r.photos]), seed=seed, freeze=False, lr_ratio=1., ema=None)
-    res = [dict(both, game=None, epochs=n(r.l1), lr=r.l1_lr, one_cycle=r.one_cycle)] if r.l1 else []
+    both = dict(generator=r.generator, net=protocol.nets.get(r.generator, {}), pretrained=protocol.pretrained and r.pretrained, size=protocol.size, bf16=protocol.bf16, bs=r.bs, min_scale=r.min_scale,
+                loss=r.loss, jitter=r.jitter, photos=list(protocol.photos[r.photos]), seed=seed, freeze=False, lr_ratio=1., ema=None)
+    res = [dict(both, game=None, epochs=n(r.l1), lr=r.l1_lr, one_cycle=r.one_cycle, perceptual=r.perceptual)] if r.l1 else []
     if r.game: res.append(dict(both, game=r.game, epochs=n(r.epochs), lr=r.lr, options=r.options))
     res[-1].update(freeze=r.freeze, lr_ratio=r.lr_ratio, ema=r.ema)
     return res
