@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 from .evaluate import BASELINES, _grey, _markdown, _number
 from .learner import _replacing, _write
 from .photos import save_photo
-from .recipes import VERSION, Protocol, paper, recipes, reported, trials
+from .recipes import VERSION, Protocol, compared, paper, recipes, reported, trials
 
 # %% ../nbs/11bc_tables.ipynb #eb2cf994
 def _about(out, about=None):
@@ -89,7 +89,7 @@ class Results:
             with _replacing(Path(folder)/f'{name}.csv') as tmp: o.round(5).to_csv(tmp, index=False)
 
     def rows(self,
-        kind:dict, # `paper` or `trials`
+        kind:dict, # `paper`, `compared` or `trials`
     ) -> pd.DataFrame:
         "The finished rows of one kind, below the baselines on the same photos"
         t = self.table
@@ -110,7 +110,7 @@ class Results:
         measure:str, # psnr or ssim
     ) -> pd.DataFrame: # of strings
         "Average, maximum and minimum over the test photos: on RGB, on ab, and the paper's"
-        t = self.rows(paper)
+        t = self.rows(compared)
         grey = t[t.row == 'grey'].set_index('photos')[measure]
         cols = {'photos': _photos(t), 'AVG': t[measure].map(_number), 'above grey': (t[measure] - t.photos.map(grey)).map(_number)}
         for end,word in dict(max='MAX', min='MIN').items(): cols[word] = t[f'{measure}_{end}'].map(_number)
@@ -121,35 +121,34 @@ class Results:
 
     def costs(self) -> pd.DataFrame: # of strings
         "Loss and time"
-        t = self.rows(paper)
+        t = self.rows(compared)
         t = t[~t.row.isin(BASELINES)]
         last = {f'{o} loss': t[f'{o}_loss'].map(_number) for o in ('train', 'valid')}
         return pd.DataFrame({'photos': _photos(t), 'batch': t.bs.map('{:.0f}'.format), 'epochs': t.epochs.map('{:.0f}'.format), **last,
                              's/epoch': t.seconds.map('{:.1f}'.format), 'minutes': t.minutes.map('{:.1f}'.format)}).set_index(t.title)
 
     def colours(self,
-        kind:dict, # `paper` or `trials`
+        kind:dict, # `paper`, `compared` or `trials`
     ) -> pd.DataFrame: # of strings
         "Right or wrong, and bold or timid, side by side"
         t = self.rows(kind)
-        of = lambda row,col: t.photos.map(self.table[self.table.row == row].set_index('photos')[col])
         base = self.table[self.table.row.isin(['l1', 'gan'])].set_index('row').psnr.reindex(t.row.str.split('-').str[0]).to_numpy()
-        cols = {'PSNR': t.psnr.map(_number), 'above grey': (t.psnr - of('grey', 'psnr')).map(_number)}
+        cols = {'PSNR': t.psnr.map(_number), 'above grey': (t.psnr - self._of(t, 'grey', 'psnr')).map(_number)}
         if kind is trials: cols['against base'] = (t.psnr - base).map(_number)
         return pd.DataFrame({**cols, 'SSIM': t.ssim.map(_number), 'SSIM ab': t.ssim_ab.map(_number), 'ΔE2000': t.delta_e.map(_number), 'colourfulness': t.colourfulness.map(_number),
-                             'of the original': (t.colourfulness/of('original', 'colourfulness')).map('{:.0%}'.format),
+                             'of the original': (t.colourfulness/self._of(t, 'original', 'colourfulness')).map('{:.0%}'.format),
                              'minutes': t.minutes.map(_number)}).set_index(t.title.where(~t.row.isin(list(trials)), t.row + ': ' + t.title))
 
     def markdown(self) -> str:
-        "The paper's three tables with its numbers beside ours, one on colour, and the trials"
+        "The paper's three tables with its numbers beside ours, below them the same rows by our recipe; one on colour; the trials"
         parts,name = [],self.about['protocol']['name']
         def part(title, t, table, note=''):
             parts.append('\n\n'.join([f"## {title} ({name} protocol, n = {' and '.join(f'{o:,}' for o in t.n.astype(int).unique())})", self.heading(t) + '.', *([note] if note else []), _markdown(table)]))
-        if len(t := self.rows(paper)):
+        if len(t := self.rows(compared)):
             part('PSNR in dB', t, self.spans('psnr'), 'On RGB, then on the normalised ab planes alone, then what the paper reports.')
             part('SSIM', t, self.spans('ssim'), 'On RGB, then on the normalised ab planes alone, then what the paper reports.')
             part('Loss and time', t, self.costs(), 'Of the last epoch: the training loss is the sum that each game minimises, the validation loss is the L1 of ab; the seconds are the median epoch of the last training.')
-            part('Colour', t, self.colours(paper))
+            part('Colour', t, self.colours(compared))
         if len(t := self.rows(trials)): part('One change at a time', t, self.colours(trials), 'Against base: PSNR above that of the recipe before the change, `l1` or `gan`.')
         bad = self.table[self.table.failed.notna()]
         if len(bad): parts.append('\n'.join(['Failed:', '', *(f'* {o.row} ({o.title}): {o.failed}' for o in bad.itertuples())]))
@@ -173,7 +172,7 @@ class Results:
         for ax in axs[1]: ax.set_ylim(.95*low, 1.05*high)
         axs[0,0].set_ylabel('training loss')
         axs[1,0].set_ylabel('validation L1')
-        return self._titled(fig)
+        return self._titled(fig, self.rows(paper))
 
     def plot_time(self) -> Figure:
         "Seconds of training in each epoch (the paper's figure 5)"
@@ -185,7 +184,30 @@ class Results:
         ax.set(xlabel='epoch', ylabel='seconds', yscale='log')
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.legend(fontsize=7, loc='center left', bbox_to_anchor=(1, .5))
-        return self._titled(fig)
+        return self._titled(fig, self.rows(paper))
+
+    def plot_colours(self,
+        kind:dict, # `paper`, `compared` or `trials`
+    ) -> Figure:
+        "How right and how bold: PSNR above grey, and colourfulness beside that of the originals"
+        t = self.rows(kind)
+        t = t[t.row != 'grey']
+        names = [f'{r.title} ({r.train:,.0f} photos)' if r.row in compared else r.row for r in t.itertuples()]
+        fig = Figure(figsize=(8, .24*len(t) + 1.2), layout='constrained')
+        for ax,x,label in zip(fig.subplots(1, 2, sharey=True), (t.psnr - self._of(t, 'grey', 'psnr'), t.colourfulness/self._of(t, 'original', 'colourfulness')*100),
+                              ('PSNR above grey in dB', "colourfulness in % of the originals'")):
+            ax.barh(range(len(t)), x, color=['.75' if r in BASELINES else 'C0' for r in t.row])
+            ax.axvline(0, color='k', lw=.8)
+            ax.set_xlabel(label, fontsize=9)
+            ax.grid(axis='x', alpha=.4)
+            ax.set_axisbelow(True)
+        fig.axes[0].set_yticks(range(len(t)), names, fontsize=8)
+        fig.axes[0].invert_yaxis()
+        return self._titled(fig, t)
+
+    def _of(self, t, row, col):
+        "What a baseline has in a column, on the photos of each row of `t`"
+        return t.photos.map(self.table[self.table.row == row].set_index('photos')[col])
 
     def _own(self):
         "The finished rows of the paper, with a label each"
@@ -197,9 +219,9 @@ class Results:
         "The trainings of a row, one after the other"
         return self.history[self.history.row == name].reset_index(drop=True).groupby('stage', sort=False)
 
-    def _titled(self, fig):
-        "`fig` with the heading above it"
-        fig.suptitle(fill(self.heading(self.rows(paper)), int(fig.get_figwidth()*19)), fontsize=7)
+    def _titled(self, fig, t):
+        "`fig` with the heading of the rows `t` above it"
+        fig.suptitle(fill(self.heading(t), int(fig.get_figwidth()*19)), fontsize=7)
         return fig
 
 def _photos(t): return [f"{'' if r == 'grey' else f'{n:,.0f} / '}{m:,.0f}" for r,n,m in zip(t.row, t.train, t.n)]
@@ -232,9 +254,9 @@ def grid(
     out, # folder of `experiment`
     kind:str, # `test` for the first test photos, `sample` for the photographs that come with the dependencies
 ) -> Image.Image:
-    "Originals, grey, and what each row of the paper makes of it"
+    "Originals, grey, and what each row makes of it: the paper's, then those by our recipe"
     out,res = Path(out),collect(out)
-    strips = {f'{r.title}\n{r.train:,.0f} photos': Image.open(out/'rows'/r.row/f'{kind}.png') for r in res.rows(paper).itertuples() if r.row not in BASELINES}
+    strips = {f'{r.title}\n{r.train:,.0f} photos': Image.open(out/'rows'/r.row/f'{kind}.png') for r in res.rows(compared).itertuples() if r.row not in BASELINES}
     if not strips: raise ValueError(f"{out} has no finished row of the paper yet.")
     w,h = next(iter(strips.values())).size
     half = h//2
@@ -244,7 +266,7 @@ def grid(
     side,top = 125,34
     sheet = Image.new('RGB', (side + w, top + half*len(rows)), 'white')
     draw = ImageDraw.Draw(sheet)
-    draw.text((6, 4), fill(res.heading(res.rows(paper)), 175), fill='black', font=ImageFont.load_default(10))
+    draw.text((6, 4), fill(res.heading(res.rows(compared)), 175), fill='black', font=ImageFont.load_default(10))
     for i,(label,im) in enumerate(rows.items()):
         draw.text((6, top + half*(i + .5)), label, fill='black', font=ImageFont.load_default(13), anchor='lm')
         sheet.paste(im, (side, top + half*i))
@@ -253,13 +275,15 @@ def grid(
 def tables(
     out, # folder of `experiment`
 ) -> Results:
-    "Write tables.md, table.csv, history.csv, loss.png, time.png and the grids of the rows that are there"
+    "Write tables.md, table.csv, history.csv, the charts and the grids of the rows that are there"
     out,res = Path(out),collect(out)
     res.save(out)
     _write(out/'tables.md', res.markdown())
-    if len(res.rows(paper)):
-        for name,fig in dict(loss=res.plot_loss(), time=res.plot_time()).items():
-            with _replacing(out/f'{name}.png') as tmp: fig.savefig(tmp, dpi=110, format='png')
+    charts = {f'colours_{k}': res.plot_colours(o) for k,o in dict(rows=compared, trials=trials).items() if len(res.rows(o))}
+    if len(res.rows(paper)): charts.update(loss=res.plot_loss(), time=res.plot_time())
+    for name,fig in charts.items():
+        with _replacing(out/f'{name}.png') as tmp: fig.savefig(tmp, dpi=110, format='png')
+    if len(res.rows(compared)):
         for kind in ('test', 'sample'): save_photo(grid(out, kind), out/f'grid_{kind}.jpg', quality=80)
     return res
 
@@ -279,7 +303,7 @@ def publish(
         _check(old.about, to, res.about)
         if lost := [o for o in old.table.row if o not in set(res.table.row)]: raise ValueError(f"{to} has the row {lost[0]}, which {out} lacks: it would be lost. Run it first, or delete {to}.")
     res.save(to)
-    if len(res.rows(paper)): save_photo(grid(out, 'sample'), dest/'nbs'/'images'/f'experiments_{name}.jpg', quality=70)
+    if len(res.rows(compared)): save_photo(grid(out, 'sample'), dest/'nbs'/'images'/f'experiments_{name}.jpg', quality=70)
     return to
 
 def published() -> dict: # of a protocol's name to its `Results`

@@ -9,7 +9,7 @@ from PIL import Image
 from fastai_colorize import experiments as ex
 from fastai_colorize.coco import DownloadError
 from fastai_colorize.experiments import coco_photos, experiment
-from fastai_colorize.recipes import Protocol, paper, protocols, reported, stages, trials
+from fastai_colorize.recipes import Protocol, improved, paper, protocols, reported, stage_name, stages, trials
 from fastai_colorize.tables import Results, grid, publish, published, tables
 
 pytestmark = pytest.mark.usefixtures('one_thread')
@@ -55,6 +55,14 @@ def test_the_paper_in_a_table():
     assert protocols['full'].size == 256 and protocols['full'].photos == {'3000': (2400, 600), '10000': (8000, 2000)} and not protocols['full'].changes and protocols['full'].epochs == 1
     assert [len(stages(o, protocols['full'])) for o in paper] == [1, 1, 2, 2, 1, 1, 1]
     assert reported['CycleGAN'] == dict(psnr=(6.03, 11.12, 1.69), ssim=(-.01, .41, -.36)) and {o.title for o in paper.values()} - set(reported) == {'CGAN'}
+
+def test_improved_rows():
+    "Each of the paper's paired rows, by our recipe; the U-Net learns L1 once for all its games"
+    assert [o.rstrip('+') for o in improved] == ['cgan', 'attention', 'resnet18', 'wgan-clip', 'wgan-gp']
+    for k,o in improved.items(): assert (o.generator, o.game, o.options) == (paper[k[:-1]].generator, paper[k[:-1]].game, paper[k[:-1]].options)
+    first = {k: stage_name(stages(k, protocols['small'])[:1]) for k in improved}
+    assert first['cgan+'] == first['wgan-clip+'] == first['wgan-gp+'] != first['attention+']
+    assert first['resnet18+'] == stage_name(stages('l1', protocols['small']))
 
 def test_trials_change_one_thing():
     for name,o in trials.items():
@@ -144,7 +152,7 @@ def test_tables_from_files_alone(copied, monkeypatch):
         if o.is_file() and o.name != 'experiment.json': o.unlink()
     res = tables(copied)
     words = (copied/'tables.md').read_text(encoding='utf-8')
-    assert {o.name for o in copied.iterdir() if o.is_file()} == {'experiment.json', 'tables.md', 'table.csv', 'history.csv', 'loss.png', 'time.png', 'grid_test.jpg', 'grid_sample.jpg'}
+    assert {o.name for o in copied.iterdir() if o.is_file()} == {'experiment.json', 'tables.md', 'table.csv', 'history.csv', 'loss.png', 'time.png', 'colours_rows.png', 'colours_trials.png', 'grid_test.jpg', 'grid_sample.jpg'}
     for row,title in (('cgan', 'CGAN'), ('wgan-clip', 'WGAN-clip')):
         photos = pd.read_csv(copied/'rows'/row/'photos.csv').set_index('way')
         for m in ('psnr', 'ssim'):
