@@ -8,58 +8,83 @@ Docs: https://fastai-colorize.github.io/fastai_colorize/cli.html.md"""
 __all__ = ['parser', 'demo', 'colorize', 'app', 'evaluate', 'experiment', 'summary', 'train', 'main']
 
 # %% ../nbs/12_cli.ipynb #e7edd388
-import argparse, json, sys, warnings
+import argparse, json, shutil, sys, warnings
 from pathlib import Path
 
 # %% ../nbs/12_cli.ipynb #02a6c2a7
 class _Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
-    def _get_help_string(self, action): return action.help if action.default in (None, False) else super()._get_help_string(action)
+    "Examples as they stand, a default behind each option that has one, lines of at most 100 characters"
+    def __init__(self, prog, **kw): super().__init__(prog, max_help_position=30, width=min(100, shutil.get_terminal_size().columns) - 2, **kw)
+    def _get_help_string(self, action): return action.help if action.default in (None, False, []) else super()._get_help_string(action)
 
-_EXAMPLES = """examples:
-  fastai_colorize demo                                  colour the sample photographs, and look at the contact sheet
-  fastai_colorize colorize old.jpg --out coloured       one photograph
-  fastai_colorize colorize album/ --out coloured        a folder with its subfolders
-  fastai_colorize app                                   a page in the browser, to drop photographs on
-  fastai_colorize evaluate photos/ --out results        measure: PSNR, SSIM, colourfulness beside grey
-  fastai_colorize train photos/ --out runs/first        train on your own photographs
-  fastai_colorize train photos/ --out runs/first --resume
-  fastai_colorize experiment all --data coco --coco --out results     the paper's tables
+_EXAMPLES = """Add colour to grey photographs.
 
-Every command has its own page: fastai_colorize COMMAND --help"""
+examples:
+  fastai_colorize demo                              colour the sample photos
+  fastai_colorize colorize old.jpg --out coloured   one photo
+  fastai_colorize colorize album/ --out coloured    a folder with subfolders
+  fastai_colorize app                               a page in the browser
+  fastai_colorize evaluate photos/ --out results    how good, beside grey
+  fastai_colorize train photos/ --out runs/first    learn from your own photos"""
 
-_TRAIN = """examples:
-  fastai_colorize train photos/ --out runs/first --epochs 20 --size 128
-  fastai_colorize train photos/ --out runs/fast --bf16 --compile --cache /tmp/cache
-  fastai_colorize train photos/ --out runs/first --epochs 20 --size 128 --resume
-  fastai_colorize train photos/ --out runs/gan --gan cgan --init runs/first/weights.safetensors
-  fastai_colorize train photos/ --out runs/gp --gan wgan-gp --critic-steps 5 --lambda-gp 10
-  fastai_colorize train photos/ --out runs/cycle --gan cyclegan --grey old_photos/
+_DEMO = """Colour the sample photographs that come with the dependencies.
 
-RUN then holds recipe.json, history.csv, samples/, state.pt (to resume) and weights.safetensors (to colour with)."""
+examples:
+  fastai_colorize demo
+  fastai_colorize demo --out sheet.jpg --weights runs/first/weights.safetensors"""
 
-_COLORIZE = """examples:
+_COLORIZE = """Colour photographs and folders of photographs.
+
+examples:
   fastai_colorize colorize old.jpg --out coloured
   fastai_colorize colorize album/ scans/ --out coloured --saturation 1.2
-  fastai_colorize colorize album/ --out coloured --weights runs/first/weights.safetensors
+  fastai_colorize colorize old.jpg --out coloured --weights runs/first/weights.safetensors
 
-Results that are there already are skipped, so an interrupted batch goes on where it stopped."""
+Results that are there already are skipped: a batch that was stopped goes on."""
 
-# %% ../nbs/12_cli.ipynb #1271c772
-_EVALUATE = """examples:
+_APP = """Open a page in the browser on which photographs are dropped and get colour.
+
+examples:
+  fastai_colorize app
+  fastai_colorize app --port 8000 --weights runs/first/weights.safetensors
+  fastai_colorize app --host 0.0.0.0        for everyone in your network
+
+It needs Gradio, pip install -e '.[app]', and runs until Ctrl-C."""
+
+_EVALUATE = """Measure a colorizer on a folder of colour photographs, beside grey.
+
+examples:
   fastai_colorize evaluate photos/ --out results
-  fastai_colorize evaluate photos/ --out results --weights runs/first/weights.safetensors --render-size 96 128 160
+  fastai_colorize evaluate photos/ --out results --render-size 96 128 160
+  fastai_colorize evaluate photos/ --out results --weights runs/first/weights.safetensors
   fastai_colorize evaluate photos/ --out results --pictures peer_a/ peer_b/ --lpips
 
-RESULTS then holds table.md, table.csv, photos.csv (a row a photo), plot.png, and sheets with the best, median and worst photos."""
+RESULTS then holds table.md, table.csv, photos.csv (a row a photo), plot.png,
+and sheets with the best, median and worst photos."""
 
-# %% ../nbs/12_cli.ipynb #850ca327
-_EXPERIMENT = """examples:
+_EXPERIMENT = """Train and measure the rows of the paper's tables, or go on with it.
+
+examples:
   fastai_colorize experiment all --data coco --coco --out results
-  fastai_colorize experiment all --protocol small --data photos --out results_small
+  fastai_colorize experiment all --data photos --out small --protocol small
   fastai_colorize experiment cgan wgan-gp --data photos --out results
   fastai_colorize experiment trials --data photos --out results
 
-What is done already is skipped, and a row that was stopped goes on. RESULTS then holds tables.md, loss.png, time.png, grid_test.jpg and grid_sample.jpg."""
+What is done already is skipped, and a row that was stopped goes on. RESULTS
+then holds tables.md, loss.png, time.png, grid_test.jpg and grid_sample.jpg."""
+
+_TRAIN = """Train a colorizer on a folder of colour photographs.
+
+examples:
+  fastai_colorize train photos/ --out runs/first --epochs 20
+  fastai_colorize train photos/ --out runs/first --epochs 20 --resume
+  fastai_colorize train photos/ --out runs/fast --bf16 --compile --cache cache
+  fastai_colorize train photos/ --out runs/gan --gan cgan --init runs/first/weights.safetensors
+  fastai_colorize train photos/ --out runs/gp --gan wgan-gp --lambda-gp 10
+  fastai_colorize train photos/ --out runs/cycle --gan cyclegan --grey old/
+
+RUN then holds recipe.json, history.csv, samples/, state.pt (to resume), and
+weights.safetensors (to colour with)."""
 
 # %% ../nbs/12_cli.ipynb #7bef76f6
 _RECIPES = {'L1':        dict(generator='resnet18', epochs=10, size=128, bs=16, lr=1e-3, min_scale=0.4),
@@ -76,6 +101,9 @@ def _at_least(least, kind=int):
         if not v >= least: raise argparse.ArgumentTypeError(f'must be {least} or more, not {s}')   # also refuses nan
         return v
     return number
+
+# %% ../nbs/12_cli.ipynb #3c7a6702
+def _plain(v): return f'{v:g}' if isinstance(v, float) else v
 
 # %% ../nbs/12_cli.ipynb #854a995b
 _GANS = ['cgan', 'wgan-clip', 'wgan-gp', 'cyclegan']
@@ -102,84 +130,88 @@ _GAN_OPTIONS = {
 def parser() -> argparse.ArgumentParser: # with a subcommand for each thing to do
     "The arguments of the command"
     from fastai_colorize import __version__
-    p = argparse.ArgumentParser('fastai_colorize', description="Add colour to grey photographs.", epilog=_EXAMPLES, formatter_class=_Help)
-    p.add_argument('--version', action='version', version=__version__)
-    sub = p.add_subparsers(dest='command', required=True, metavar='COMMAND')
-    def command(name, help, func, **kw):
-        c = sub.add_parser(name, help=help, description=help[0].upper() + help[1:] + '.', formatter_class=_Help, **kw)
+    p = argparse.ArgumentParser('fastai_colorize', usage='%(prog)s COMMAND [options]', description=_EXAMPLES, formatter_class=_Help,
+                                epilog='Every command has its own page: fastai_colorize COMMAND --help')
+    p.add_argument('-V', '--version', action='version', version=f'%(prog)s {__version__}', help='print the version and exit')
+    sub = p.add_subparsers(title='commands', prog=p.prog, dest='command', required=True, metavar='COMMAND')
+    def command(func, usage, help, description):
+        c = sub.add_parser(func.__name__, usage=f'%(prog)s {usage}', help=help, description=description, formatter_class=_Help)
         c.set_defaults(func=func)
         return c
+    weights = dict(metavar='WEIGHTS', help='packaged weights by name, or a .safetensors file')
 
-    c = command('demo', 'colour the sample photographs that come with the dependencies', demo)
-    c.add_argument('--out', type=Path, default=Path('demo.png'), help='file for the contact sheet')
-    c.add_argument('--weights', default='l1', help='packaged weights by name, or a .safetensors file')
+    c = command(demo, '[options]', 'colour the sample photos', _DEMO)
+    c.add_argument('--out', type=Path, default=Path('demo.png'), metavar='FILE', help='for the contact sheet')
+    c.add_argument('--weights', default='l1', **weights)
 
-    c = command('colorize', 'colour photographs and folders of photographs', colorize, epilog=_COLORIZE)
-    c.add_argument('paths', nargs='+', metavar='PATH', help='a photograph, or a folder (with its subfolders)')
-    c.add_argument('--out', type=Path, required=True, help='folder for the results; sources are never overwritten')
-    c.add_argument('--weights', default='l1', help='packaged weights by name, or a .safetensors file')
-    c.add_argument('--saturation', type=float, default=1., help='0 is grey, 1 is what the network says, more is bolder')
-    c.add_argument('--render-size', type=_at_least(32), help='side of the square that the network sees, in pixels (default: what was measured as best)')
+    c = command(colorize, 'PATH... --out DIR [options]', 'colour photos and folders of photos', _COLORIZE)
+    c.add_argument('paths', nargs='+', metavar='PATH', help='a photo, or a folder (with its subfolders)')
+    c.add_argument('--out', type=Path, required=True, metavar='DIR', help='folder for the results, required; sources are never overwritten')
+    c.add_argument('--weights', default='l1', **weights)
+    c.add_argument('--saturation', type=float, default=1, metavar='X', help='0 is grey, 1 is what the network says, more is bolder')
+    c.add_argument('--render-size', type=_at_least(32), metavar='N', help='side of the square that the network sees, in pixels (default: the one noted in the weights)')
     c.add_argument('--overwrite', action='store_true', help='colour again what is there already')
 
-    c = command('app', 'open a page in the browser that colours photographs', app)
-    c.add_argument('--weights', default='l1', help='packaged weights by name, or a .safetensors file')
-    c.add_argument('--host', default='127.0.0.1', help='address to listen on; 0.0.0.0 lets everyone in your network use it')
-    c.add_argument('--port', type=int, help='of the page (default: the first free one from 7860)')
-    c.add_argument('--max-mb', type=_at_least(1), default=50, help='larger files are refused, in MB')
+    c = command(app, '[options]', 'open a page in the browser that colours photos', _APP)
+    c.add_argument('--weights', default='l1', **weights)
+    c.add_argument('--host', default='127.0.0.1', help='address to listen on: this computer only; 0.0.0.0 lets everyone in your network use it')
+    c.add_argument('--port', type=int, metavar='N', help='of the page (default: the first free one from 7860)')
+    c.add_argument('--max-mb', type=_at_least(1), default=50, metavar='N', help='larger files are refused, in MB')
 
-    c = command('evaluate', 'measure a colorizer on a folder of colour photographs, beside grey', evaluate, epilog=_EVALUATE)
-    c.add_argument('folder', type=Path, help='colour photographs, with subfolders')
-    c.add_argument('--out', type=Path, required=True, help='folder for the results; an existing one is refused')
-    c.add_argument('--weights', help='packaged weights by name, or a .safetensors file (default: l1, unless --pictures is given)')
-    c.add_argument('--pictures', type=Path, nargs='+', default=[], metavar='DIR', help='pictures of the same photographs by any colorizer, named like their originals')
-    c.add_argument('--render-size', type=_at_least(32), nargs='+', help='sizes that the network sees, a row each')
-    c.add_argument('--saturation', type=_at_least(0, float), nargs='+', help='factors on the colour, a row each')
-    c.add_argument('--train', type=Path, help='training photographs, for the row "mean colour" (default: the originals themselves)')
-    c.add_argument('--size', type=_at_least(32), default=256, help='side to which photographs are stretched')
-    c.add_argument('--n', type=_at_least(1), help='only the first N photographs')
+    c = command(evaluate, 'FOLDER --out RESULTS [options]', 'measure a colorizer on colour photos, beside grey', _EVALUATE)
+    c.add_argument('folder', type=Path, metavar='FOLDER', help='colour photos, with subfolders')
+    c.add_argument('--out', type=Path, required=True, metavar='RESULTS', help='folder for the results, required; an existing one is refused')
+    c.add_argument('--weights', metavar='WEIGHTS', help=f"{weights['help']} (default: l1, unless --pictures is given)")
+    c.add_argument('--pictures', type=Path, nargs='+', default=[], metavar='DIR', help='pictures of the same photos by any colorizer, named like their originals')
+    c.add_argument('--render-size', type=_at_least(32), nargs='+', metavar='N', help='sizes that the network sees, in pixels, a row each (default: as colorize)')
+    c.add_argument('--saturation', type=_at_least(0, float), nargs='+', metavar='X', help='factors on the colour, a row each (default: 1)')
+    c.add_argument('--train', type=Path, metavar='DIR', help='training photos, for the row "mean colour" (default: the originals themselves)')
+    c.add_argument('--size', type=_at_least(32), default=256, metavar='N', help='side to which photos are stretched, in pixels')
+    c.add_argument('--n', type=_at_least(1), metavar='N', help='only the first N photos (default: all)')
     c.add_argument('--lpips', nargs='?', const=True, default=False, metavar='FILE', help='add LPIPS, with its weights from FILE or downloaded')
     c.add_argument('--fid', action='store_true', help='add FID')
 
-    c = command('experiment', "train and measure the rows of the paper's tables, or go on with it", experiment, epilog=_EXPERIMENT)
+    c = command(experiment, 'NAME... --data DIR --out RESULTS [options]', "train and measure the rows of the paper's tables", _EXPERIMENT)
     c.add_argument('names', nargs='+', metavar='NAME', help="a row such as cgan; all for the paper's, trials for ours")
-    c.add_argument('--protocol', default='full', help='full (the paper\'s) or small (for a machine without a GPU)')
-    c.add_argument('--data', type=Path, required=True, metavar='DIR', help='photographs, in DIR/train and DIR/test')
-    c.add_argument('--coco', action='store_true', help='download the photographs from COCO into DIR first')
-    c.add_argument('--out', type=Path, required=True, metavar='RESULTS', help='folder of the results; the same command goes on in it')
-    c.add_argument('--seed', type=int, default=42, help='of everything random')
+    c.add_argument('--data', type=Path, required=True, metavar='DIR', help='photos, in DIR/train and DIR/test, required')
+    c.add_argument('--out', type=Path, required=True, metavar='RESULTS', help='folder of the results, required; the same command goes on in it')
+    c.add_argument('--protocol', default='full', metavar='NAME', help='full (the paper\'s) or small (for a machine without a GPU)')
+    c.add_argument('--coco', action='store_true', help='download the photos from COCO into DIR first')
+    c.add_argument('--seed', type=int, default=42, metavar='N', help='of everything random')
 
-    c = command('train', 'train a colorizer on a folder of colour photographs', train, epilog=_TRAIN)
-    c.add_argument('folder', type=Path, help='photographs, with subfolders')
-    c.add_argument('--out', type=Path, required=True, metavar='RUN', help='folder of this training')
+    c = command(train, 'FOLDER --out RUN [options]', 'train a colorizer on colour photos', _TRAIN)
+    c.add_argument('folder', type=Path, metavar='FOLDER', help='photos, with subfolders')
+    c.add_argument('--out', type=Path, required=True, metavar='RUN', help='folder of this training, required')
     c.add_argument('--resume', action='store_true', help='go on with the training in RUN')
     c.add_argument('--init', metavar='WEIGHTS', help='start from these weights (packaged name or .safetensors) and their generator')
-    def recipe(flag, kind, help):
+    def recipe(flag, kind, metavar, help):
         "An option whose default depends on `--gan`"
         defaults = {}
         for gan,r in _RECIPES.items(): defaults.setdefault(r[flag[2:].replace('-', '_')], []).append(gan)
-        said = '; '.join(f"{v} for {', '.join(gs)}" for v,gs in defaults.items())
-        c.add_argument(flag, type=kind, default=argparse.SUPPRESS, help=f"{help} (default: {said})")
-    recipe('--generator', str, 'a torchvision ResNet as encoder, unet (pix2pix), attention, or resnet9')
-    recipe('--epochs', _at_least(1), 'times that each photo is seen')
-    recipe('--size', _at_least(32), 'side of the training pictures in pixels')
-    recipe('--bs', _at_least(1), 'batch size')
-    recipe('--lr', _at_least(1e-12, float), 'learning rate: for L1 the highest of a one-cycle schedule, for a GAN constant')
-    recipe('--min-scale', float, 'least area of the random crop; 1 is no crop')
-    c.add_argument('--valid-pct', type=float, default=0.1, help='part of the photos that is kept for validation')
-    c.add_argument('--seed', type=int, default=42, help='of the split, the order and the crops')
-    c.add_argument('--cache', type=Path, help='folder for decoded photos: faster from the second epoch on')
-    c.add_argument('--workers', type=_at_least(0), help='processes that load (default: 0 with a cache, else the number of cores)')
+        said = '; '.join(f"{_plain(v)}{'' if 'L1' in gs else ' with --gan' if gs == _GANS else ' for ' + ', '.join(gs)}" for v,gs in defaults.items())
+        c.add_argument(flag, type=kind, default=argparse.SUPPRESS, metavar=metavar, help=f"{help} (default: {said})")
+    recipe('--generator', str, 'NAME', 'a torchvision ResNet as encoder, unet (pix2pix), attention, or resnet9')
+    recipe('--epochs', _at_least(1), 'N', 'times that each photo is seen')
+    recipe('--size', _at_least(32), 'N', 'side of the training pictures, in pixels')
+    recipe('--bs', _at_least(1), 'N', 'batch size')
+    recipe('--lr', _at_least(1e-12, float), 'X', 'learning rate: for L1 the highest of a one-cycle schedule, for a GAN constant')
+    recipe('--min-scale', float, 'X', 'least area of the random crop; 1 is no crop')
+    c.add_argument('--valid-pct', type=float, default=0.1, metavar='X', help='part of the photos that is kept for validation')
+    c.add_argument('--seed', type=int, default=42, metavar='N', help='of the split, the order and the crops')
+    c.add_argument('--cache', type=Path, metavar='DIR', help='folder for decoded photos: faster from the second epoch on')
+    c.add_argument('--workers', type=_at_least(0), metavar='N', help='processes that load (default: 0 with a cache, else the number of cores)')
     c.add_argument('--ema', type=float, metavar='DECAY', help="keep the moving average of the generator's weights, such as 0.999")
     c.add_argument('--freeze', action='store_true', help='train the decoder only')
     c.add_argument('--no-pretrained', action='store_true', help='start from random weights, without ImageNet')
     c.add_argument('--bf16', action='store_true', help='bfloat16 and channels_last: faster on recent GPUs and CPUs')
     c.add_argument('--compile', action='store_true', help='torch.compile the networks: a minute first, then faster')
-    c = c.add_argument_group('adversarial training')
-    c.add_argument('--gan', choices=_GANS, help='train against PatchGAN critics; without it, L1 alone')
+    groups = {tuple(_GANS): c.add_argument_group('adversarial training')}
+    groups[tuple(_GANS)].add_argument('--gan', choices=_GANS, metavar='GAME', help=f"{', '.join(_GANS)}: train against PatchGAN critics (default: L1 alone)")
     for flag,(gans,kind,default,help) in _GAN_OPTIONS.items():
-        kw = dict(action='store_true') if kind is bool else dict(type=kind, metavar=flag[2:].upper().replace('-', '_'))
-        c.add_argument(flag, default=argparse.SUPPRESS, help=f"{help} ({'' if gans is _GANS else 'only ' + ', '.join(gans) + '; '}default: {default})", **kw)
+        if (gans := tuple(gans)) not in groups: groups[gans] = c.add_argument_group(f"with --gan {' or '.join(gans)}")
+        if kind is bool: kw = dict(action='store_true')
+        else: kw,help = dict(type=kind, metavar={float:'X', str:'NAME', Path:'DIR'}.get(kind, 'N')),f"{help} (default: {_plain(default)})"
+        groups[gans].add_argument(flag, default=argparse.SUPPRESS, help=help, **kw)
     return p
 
 # %% ../nbs/12_cli.ipynb #78f0c2a5

@@ -1,12 +1,13 @@
 "The command, as a person types it."
-import inspect, json, signal, subprocess, sys, time
+import inspect, json, re, signal, subprocess, sys, time
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np, pandas as pd, pytest
 from PIL import Image
 from skimage import data
 
-from fastai_colorize.cli import main
+from fastai_colorize.cli import main, parser
 
 COMMAND = [sys.executable, '-c', 'import sys; from fastai_colorize.cli import main; sys.exit(main())']
 
@@ -20,13 +21,21 @@ def one_sentence(err):
     assert len(lines) == 1 and 'Traceback' not in err, err
     return lines[0]
 
-def test_help_and_version(capsys):
-    for args in (['--help'], ['train', '--help'], ['colorize', '--help']):
-        with pytest.raises(SystemExit) as e: main(args)
-        assert e.value.code == 0 and 'examples:' in capsys.readouterr().out
+@pytest.mark.parametrize('command', [(), ('demo',), ('colorize',), ('app',), ('evaluate',), ('experiment',), ('train',)], ids=' '.join)
+def test_help(command, capsys, monkeypatch):
+    "Short usage, examples before options, and nothing that a terminal would break"
+    monkeypatch.setenv('COLUMNS', '80')
+    with pytest.raises(SystemExit) as e: main([*command, '--help'])
+    out = capsys.readouterr().out
+    assert e.value.code == 0 and out.startswith(f"usage: {' '.join(('fastai_colorize', *command))}")
+    assert 0 < out.index('examples:') < out.index('options:') and 'None' not in out and '==SUPPRESS==' not in out
+    wide = [o for o in out.splitlines() if len(o) > 80 and not o.startswith('  fastai_colorize ')]   # an example is for copying
+    assert not wide and len(out.splitlines()[0]) <= 80
+    for o in re.findall(r'^  fastai_colorize (.+?)(?:   .*)?$', out, flags=re.M): parser().parse_args(o.split())   # every example can be typed
+
+def test_version(capsys):
     with pytest.raises(SystemExit): main(['--version'])
-    from importlib.metadata import version
-    assert version('fastai_colorize') in capsys.readouterr().out
+    assert capsys.readouterr().out == f'fastai_colorize {version("fastai_colorize")}\n'
 
 def test_help_is_quick():
     "No torch, no fastai for a page of help"
