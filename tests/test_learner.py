@@ -3,8 +3,11 @@ import json, random
 
 import numpy as np, pandas as pd, pytest, torch
 from torch import nn
+from torchvision.models.feature_extraction import create_feature_extractor
 
 from fastai_colorize import learner
+from fastai_colorize.color import merge_lab
+from fastai_colorize.losses import PerceptualLoss
 from fastai.callback.core import Callback
 
 @pytest.fixture
@@ -116,3 +119,24 @@ def test_lr_find_beside_a_moving_average(dls):
     before = [p.clone() for p in learn.model.parameters()]
     with learn.no_bar(): learn.lr_find(num_it=4, show_plot=False)
     assert all(torch.equal(a, b) for a,b in zip(before, learn.model.parameters())) and learn.ema.n == 0
+
+@pytest.mark.parametrize('bf16', [False, True])
+def test_perceptual_loss(dls, bf16):
+    "Training loss: L1 and features, in float32 equal to what is computed beside it. Validation loss: L1 alone"
+    torch.manual_seed(0)
+    features = create_feature_extractor(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3)), ['1', '2'])
+    class Check(Callback):
+        order,n = 6,0
+        def after_loss(self):
+            l1 = nn.functional.l1_loss(self.pred, self.y)
+            if self.training:
+                tru,got = [features(merge_lab(self.x, o)) for o in (self.y, self.pred)]
+                l1 = l1 + .5*sum((got[k] - tru[k]).abs().mean() for k in ('1', '2'))
+                assert self.loss_grad.requires_grad
+            assert torch.allclose(self.loss.float(), l1.float(), rtol=2e-2 if bf16 else 1e-5)
+            self.n += 1
+    check,loss = Check(),PerceptualLoss(.5, features)
+    learn = learner.colorize_learner(dls, net(), bf16=bf16, cbs=[loss, check])
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3)
+    assert check.n == len(dls.train) + len(dls.valid) and not features.training
+    assert loss.recipe == dict(weight=.5) and all(p.grad is None for p in features.parameters())
