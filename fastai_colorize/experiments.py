@@ -37,6 +37,7 @@ from .learner import EMA, _write, color_metrics, colorize_learner, create_gan, f
 from .losses import PerceptualLoss
 from .photos import check_photos, find_photos, save_photo
 from .recipes import VERSION, Protocol, paper, protocols, recipes, stage_name, stages, trials
+from .resnets import ResNetGenerator
 from .tables import _about, _finished, _read_row, collect, grid, publish, published, tables
 
 # %% ../nbs/11c_experiments.ipynb #2c46d238
@@ -64,6 +65,7 @@ def train_stage(
     dls = ColorDataLoaders.from_files(train + test, splits=[list(range(n)), list(range(n, n + len(test)))], size=s.size, bs=s.bs, min_scale=s.min_scale, cache=cache, check=False,
                                       batch_tfms=[Brightness(s.jitter), Contrast(s.jitter)] if s.jitter else None, unpaired=s.game == 'cyclegan')
     model = load_generator(start) if start else create_generator(s.generator, s.pretrained, s.size, **s.net)
+    if s.generator == 'resnet9' and s.game == 'cyclegan': s.options = {**s.options, 'grey': ResNetGenerator(3, 1, **s.net)}   # as large as G_color
     game = create_gan(s.game, **s.options) if s.game else dict(opt_func=fused_adamw if s.one_cycle else gan_adam)
     clock = EpochTime()
     game['cbs'] = [*L(game.get('cbs')), clock, *([EMA(s.ema)] if s.ema else []), *([PerceptualLoss(s.perceptual)] if s.game is None and s.perceptual else [])]

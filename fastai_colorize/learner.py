@@ -293,7 +293,7 @@ _norms = {'cgan': 'batch', 'wgan-clip': 'instance', 'wgan-gp': 'layer', 'cyclega
 
 def create_gan(
     name:str, # one of `gans`
-    grey='resnet9', # CycleGAN only: name of G_gray, `resnet9`, `unet` or `attention`
+    grey='resnet9', # CycleGAN only: G_gray, a network or its name: `resnet9`, `unet` or `attention`
     size:int=256, # CycleGAN only: side of the pictures, where `grey` is a U-Net
     **kwargs # of the Callback: `ConditionalGAN`, `WGANClip`, `WGANGP` or `CycleGAN`
 ) -> dict: # `cbs` and `opt_func`, for `colorize_learner`
@@ -303,7 +303,7 @@ def create_gan(
     if kwargs.get('lambda_ct'): add_dropout(critic)
     nets = [critic]
     if name == 'cyclegan':
-        g_gray = create_generator(grey, n_in=3, n_out=1, **({} if grey == 'resnet9' else dict(size=size, norm='instance')))
+        g_gray = grey if isinstance(grey, nn.Module) else create_generator(grey, n_in=3, n_out=1, **({} if grey == 'resnet9' else dict(size=size, norm='instance')))
         nets = [g_gray, critic, PatchGAN(1, norm='instance')]
     return dict(cbs=gans[name](*nets, **kwargs), opt_func=wgan_rmsprop if name == 'wgan-clip' else gan_adam)
 

@@ -92,7 +92,7 @@ class Protocol:
 
 protocols = {o.name: o for o in (
     Protocol('full', 256, {'3000': (2400, 600), '10000': (8000, 2000)}),
-    Protocol('small', 64, {'3000': (2400, 600), '10000': (4800, 1000)}, epochs=.2, changes={'wgan-clip': dict(epochs=10), 'wgan-gp': dict(epochs=10), 'cyclegan': dict(epochs=10, bs=8)}, nets=dict(resnet9=dict(ngf=32, n_blocks=6))))}
+    Protocol('small', 64, {'3000': (2400, 600), '10000': (4800, 1000)}, epochs=.1, changes={'wgan-gp': dict(epochs=10), 'cyclegan': dict(epochs=10, bs=8), 'l1-resnet34': dict(pretrained=False)}, nets=dict(resnet9=dict(ngf=32, n_blocks=6))))}
 
 # %% ../nbs/11bb_recipes.ipynb #2403780b
 _ours = Recipe('our L1', 'resnet18', bs=16, l1=20, l1_lr=1e-3, one_cycle=True, min_scale=.4)
