@@ -74,6 +74,11 @@ def link(md):
     name = lambda m: f'[{m[0]}]({targets[m[1]]})' if m[1] in targets else m[0]
     return ''.join(o if i % 2 else re.sub(r'(?<!\[)`([\w.]+)(?:\(\))?`(?!\])', name, o) for i,o in enumerate(re.split(r'(```.*?```|^#.*?$)', md, flags=re.S|re.M)))
 
+def plain(cells, docname):
+    "A page as Markdown, for programs that read"
+    parts = [o.source if o.cell_type == 'markdown' else f'```python\n{o.source}\n```' for o in cells if o.get('source')]
+    return '\n\n'.join([*parts, f'This page, with pictures: {html_baseurl}{docname}.html']) + '\n'
+
 def contents():
     "`toc.md` with the pages that its patterns find, each once"
     seen = set()
@@ -104,6 +109,7 @@ def document(app, docname, source):
     proc = NBProcessor(nb=dict2nb(json.loads(source[0])), procs=[entries, rm_export, links, screen])
     proc.process()
     proc.nb.metadata['language_info'] = dict(name='python', pygments_lexer='ipython3')   # knows `!pip`
+    if docname in rooms: (Path(app.outdir)/f'{rooms[docname]}.html.md').write_text(plain(proc.nb.cells, docname), encoding='utf-8')   # to which the module's docstring points
     if docname == app.config.root_doc: proc.nb.cells.append(dict2nb(cells=[dict(cell_type='markdown', metadata={}, source='\n'.join(contents()))]).cells[0])
     source[0] = json.dumps(nb2dict(proc.nb))
 

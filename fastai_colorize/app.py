@@ -86,17 +86,18 @@ def page(
         files = gr.File(label='Photos', file_count='multiple', file_types=['image'], height=180, elem_id='photos')
         with gr.Row():
             saturation = gr.Slider(0, 2, 1, step=.05, label='Saturation', info='0 is grey, 1 is what the network says', min_width=300)
-            size = gr.Slider(32, max(512, colorizer.render_size), colorizer.render_size, step=32, label='Render size', info='Pixels on a side of what the network sees', min_width=300)
+            size = gr.Slider(32, max(512, colorizer.render_size), colorizer.render_size, step=32, label='Render size', info='The network sees about this many pixels squared', min_width=300)
         problems = gr.Textbox(label='Not coloured', visible=False)
         make = gr.Button(_FULL, variant='primary', visible=False)
         download = gr.DownloadButton(visible=False)
+        more = gr.Markdown(f'The first {_SHOWN} are shown; the download has all of them.', visible=False)
         with gr.Row(): sliders = [gr.ImageSlider(visible=False, interactive=False, min_width=320, buttons=['fullscreen']) for _ in range(_SHOWN)]
         def tell(bad): return gr.Textbox('\n'.join(bad), visible=bool(bad))
 
         def show(files, saturation, size):
             "Previews, one after the other"
             files,bad = files or [],[]
-            yield {make:gr.Button(visible=bool(files)), problems:tell(bad), **{o:gr.ImageSlider(None, visible=False) for o in sliders[len(files):]}}
+            yield {make:gr.Button(visible=bool(files)), more:gr.Markdown(visible=len(files) > _SHOWN), problems:tell(bad), **{o:gr.ImageSlider(None, visible=False) for o in sliders[len(files):]}}
             for f,o in zip(files, sliders):
                 try: yield {o:gr.ImageSlider(preview(colorizer, f, saturation, size), label=Path(f).name, visible=True)}
                 except _ERRORS as e:
@@ -116,7 +117,8 @@ def page(
                 yield {make:gr.Button(_FULL), problems:tell(bad), download:gr.DownloadButton(label, res, visible=bool(res))}
 
         inputs = [files, saturation, size]
-        gr.on([o.change for o in inputs], show, inputs, [make, problems, *sliders], trigger_mode='always_last')
+        gr.on([o.change for o in inputs], show, inputs, [make, more, problems, *sliders], trigger_mode='always_last')
+        files.change(lambda: gr.DownloadButton(visible=False), None, download)   # it is that of other photos
         make.click(full, inputs, [make, download, problems])
     return blocks
 
@@ -130,7 +132,7 @@ def launch(
 ): # a Gradio `Blocks`, which runs until it is closed: `close`, or `block_thread` and Ctrl-C
     "Start the page and return"
     try: import gradio as gr
-    except ImportError as e: raise ValueError("The app needs Gradio: pip install -e '.[app]'") from e
+    except ImportError as e: raise ValueError("The app needs Gradio: pip install 'fastai_colorize[app]'") from e
     blocks = page(colorizer or Colorizer.from_pretrained())
     private = dict(share=False, enable_monitoring=False, run_history=False, mcp_server=False, ssr_mode=False, footer_links=[],
                    css='#photos [data-testid=status-tracker] {display:none}',   # it would cover the field after a refusal

@@ -42,14 +42,15 @@ examples:
 
 Results that are there already are skipped: a batch that was stopped goes on."""
 
-_APP = """Open a page in the browser on which photographs are dropped and get colour.
+_APP = """Serve a page for the browser: drop photographs, get them back in colour.
 
 examples:
   fastai_colorize app
   fastai_colorize app --port 8000 --weights runs/first/weights.safetensors
   fastai_colorize app --host 0.0.0.0        for everyone in your network
 
-It needs Gradio, pip install -e '.[app]', and runs until Ctrl-C."""
+It prints the page's address, and runs until Ctrl-C. It needs Gradio:
+pip install 'fastai_colorize[app]'"""
 
 _EVALUATE = """Measure a colorizer on a folder of colour photographs, beside grey.
 
@@ -68,10 +69,11 @@ examples:
   fastai_colorize experiment all --data coco --coco --out results
   fastai_colorize experiment all --data photos --out small --protocol small
   fastai_colorize experiment cgan wgan-gp --data photos --out results
-  fastai_colorize experiment trials --data photos --out results
+  fastai_colorize experiment improved trials --data photos --out results
 
 What is done already is skipped, and a row that was stopped goes on. RESULTS
-then holds tables.md, loss.png, time.png, grid_test.jpg and grid_sample.jpg."""
+then holds tables.md, table.csv, history.csv (an epoch a row), the charts
+loss.png, time.png and colours_*.png, grid_test.jpg and grid_sample.jpg."""
 
 _TRAIN = """Train a colorizer on a folder of colour photographs.
 
@@ -122,8 +124,8 @@ _GAN_OPTIONS = {
     '--lambda-ct':    (['wgan-gp'], float, 0., 'weight of the consistency term; above 0 the critic gets dropout'),
     '--grey':         (['cyclegan'], Path, 'the photographs themselves, never the same twice in a batch', 'folder of grey photographs'),
     '--lambda-cycle':    (['cyclegan'], float, 10., 'weight of the way there and back'),
-    '--lambda-detail':   (['cyclegan'], float, 10., 'half of it weighs the detail term; 0 leaves that out'),
-    '--lambda-identity': (['cyclegan'], float, 0., 'times lambda-cycle, the weight of the identity term'),
+    '--lambda-detail':   (['cyclegan'], float, 10., 'twice the weight of the detail term; 0 leaves the term out'),
+    '--lambda-identity': (['cyclegan'], float, 0., 'weight of the identity term, as a multiple of lambda-cycle'),
     '--pool-size':       (['cyclegan'], int, 50, "fakes that each critic's pool remembers")}
 
 # %% ../nbs/12_cli.ipynb #b41bdcf8
@@ -149,10 +151,10 @@ def parser() -> argparse.ArgumentParser: # with a subcommand for each thing to d
     c.add_argument('--out', type=Path, required=True, metavar='DIR', help='folder for the results, required; sources are never overwritten')
     c.add_argument('--weights', default='l1', **weights)
     c.add_argument('--saturation', type=float, default=1, metavar='X', help='0 is grey, 1 is what the network says, more is bolder')
-    c.add_argument('--render-size', type=_at_least(32), metavar='N', help='side of the square that the network sees, in pixels (default: the one noted in the weights)')
+    c.add_argument('--render-size', type=_at_least(32), metavar='N', help="the network sees about N×N pixels, in the photo's own shape (default: the one noted in the weights)")
     c.add_argument('--overwrite', action='store_true', help='colour again what is there already')
 
-    c = command(app, '[options]', 'open a page in the browser that colours photos', _APP)
+    c = command(app, '[options]', 'serve a page that colours photos in the browser', _APP)
     c.add_argument('--weights', default='l1', **weights)
     c.add_argument('--host', default='127.0.0.1', help='address to listen on: this computer only; 0.0.0.0 lets everyone in your network use it')
     c.add_argument('--port', type=int, metavar='N', help='of the page (default: the first free one from 7860)')
@@ -168,14 +170,14 @@ def parser() -> argparse.ArgumentParser: # with a subcommand for each thing to d
     c.add_argument('--train', type=Path, metavar='DIR', help='training photos, for the row "mean colour" (default: the originals themselves)')
     c.add_argument('--size', type=_at_least(32), default=256, metavar='N', help='side to which photos are stretched, in pixels')
     c.add_argument('--n', type=_at_least(1), metavar='N', help='only the first N photos (default: all)')
-    c.add_argument('--lpips', nargs='?', const=True, default=False, metavar='FILE', help='add LPIPS, with its weights from FILE or downloaded')
-    c.add_argument('--fid', action='store_true', help='add FID')
+    c.add_argument('--lpips', nargs='?', const=True, default=False, metavar='FILE', help="add LPIPS, with its weights from FILE or downloaded (needs pip install 'fastai_colorize[metrics]')")
+    c.add_argument('--fid', action='store_true', help='add FID (needs the same)')
 
     c = command(experiment, 'NAME... --data DIR --out RESULTS [options]', "train and measure the rows of the paper's tables", _EXPERIMENT)
-    c.add_argument('names', nargs='+', metavar='NAME', help="a row such as cgan; all for the paper's, trials for ours")
+    c.add_argument('names', nargs='+', metavar='NAME', help="a row such as cgan; all for the paper's rows, improved for the same by our recipe, trials for one change at a time")
     c.add_argument('--data', type=Path, required=True, metavar='DIR', help='photos, in DIR/train and DIR/test, required')
     c.add_argument('--out', type=Path, required=True, metavar='RESULTS', help='folder of the results, required; the same command goes on in it')
-    c.add_argument('--protocol', default='full', metavar='NAME', help='full (the paper\'s) or small (for a machine without a GPU)')
+    c.add_argument('--protocol', default='full', metavar='NAME', help='full (the paper\'s) or small (minutes a row on two CPU cores)')
     c.add_argument('--coco', action='store_true', help='download the photos from COCO into DIR first')
     c.add_argument('--seed', type=int, default=42, metavar='N', help='of everything random')
 
@@ -201,7 +203,7 @@ def parser() -> argparse.ArgumentParser: # with a subcommand for each thing to d
     c.add_argument('--cache', type=Path, metavar='DIR', help='folder for decoded photos: faster from the second epoch on')
     c.add_argument('--workers', type=_at_least(0), metavar='N', help='processes that load (default: 0 with a cache, else the number of cores)')
     c.add_argument('--ema', type=float, metavar='DECAY', help="keep the moving average of the generator's weights, such as 0.999")
-    c.add_argument('--freeze', action='store_true', help='train the decoder only')
+    c.add_argument('--freeze', action='store_true', help="train the decoder only (and the encoder's BatchNorm)")
     c.add_argument('--no-pretrained', action='store_true', help='start from random weights, without ImageNet')
     c.add_argument('--bf16', action='store_true', help='bfloat16 and channels_last: faster on recent GPUs and CPUs')
     c.add_argument('--compile', action='store_true', help='torch.compile the networks: a minute first, then faster')
@@ -336,6 +338,6 @@ def main(
         print('\nStopped. What was finished is kept.', file=sys.stderr)
         return 130
     except (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError, ImportError) as e:
-        words = str(e).strip().splitlines()[-1].strip().split('PhotoError: ')[-1]   # what fastai and worker processes put before it is for developers
+        words = (str(e).strip() or type(e).__name__).splitlines()[-1].strip().split('PhotoError: ')[-1]   # what fastai and worker processes put before it is for developers
         print(f'fastai_colorize: {words}', file=sys.stderr)
         return 1

@@ -302,7 +302,7 @@ def evaluate_folder(
     **kwargs # `train`, `size`, `bs`, `n` and `device` of `evaluate`
 ) -> Evaluation:
     "Measure weights of ours and pictures of others on a folder of photos, and write photos.csv, table.csv, table.md, plot.png and sheets"
-    folder,out,pictures = Path(folder),Path(out),[Path(o) for o in listify(pictures)]
+    folder,out,pictures = Path(folder),Path(out).resolve(),[Path(o) for o in listify(pictures)]
     for o in (folder, *pictures):
         if o.resolve() in (out.resolve(), *out.resolve().parents): raise ValueError(f"{out} lies inside {o}: its sheets would be measured as photos the next time. Choose another folder.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())): raise FileExistsError(f"{out} exists already and is not overwritten: choose another folder for the results.")

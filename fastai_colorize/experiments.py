@@ -8,7 +8,7 @@ Docs: https://fastai-colorize.github.io/fastai_colorize/experiments.html.md"""
 __all__ = ['losses', 'EpochTime', 'train_stage', 'row_photos', 'coco_photos', 'run_row', 'experiment']
 
 # %% ../nbs/11c_experiments.ipynb #fe8a0762
-import gc, json, traceback
+import gc, json, os, traceback
 from dataclasses import asdict
 from importlib import metadata
 from itertools import zip_longest
@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 from types import SimpleNamespace
 
-import pandas as pd, torch
+import pandas as pd
 from fastai.callback.core import Callback
 from fastai.learner import ValueMetric
 from fastai.torch_core import default_device, set_seed
@@ -36,8 +36,7 @@ from .inference import Colorizer, sample_photos
 from .learner import EMA, _write, color_metrics, colorize_learner, create_gan, fused_adamw
 from .losses import PerceptualLoss
 from .photos import check_photos, find_photos, save_photo
-from .recipes import VERSION, Protocol, paper, protocols, recipes, stage_name, stages, trials
-from .resnets import ResNetGenerator
+from .recipes import VERSION, Protocol, improved, paper, protocols, recipes, stage_name, stages, trials
 from .tables import _about, _finished, _read_row, collect, grid, publish, published, tables
 
 # %% ../nbs/11c_experiments.ipynb #2c46d238
@@ -59,13 +58,15 @@ def train_stage(
 ) -> Path: # the weights at the end
     "Run one training to its end, or the rest of it"
     s,final = SimpleNamespace(**stage),folder/'final.safetensors'
-    if final.exists(): return final
+    if final.exists():
+        (folder/'state.pt').unlink(missing_ok=True)   # of a process that was killed between the two
+        return final
     set_seed(s.seed)
     n = len(train)
     dls = ColorDataLoaders.from_files(train + test, splits=[list(range(n)), list(range(n, n + len(test)))], size=s.size, bs=s.bs, min_scale=s.min_scale, cache=cache, check=False,
                                       batch_tfms=[Brightness(s.jitter), Contrast(s.jitter)] if s.jitter else None, unpaired=s.game == 'cyclegan')
     model = load_generator(start) if start else create_generator(s.generator, s.pretrained, s.size, **s.net)
-    if s.generator == 'resnet9' and s.game == 'cyclegan': s.options = {**s.options, 'grey': ResNetGenerator(3, 1, **s.net)}   # as large as G_color
+    if s.generator == 'resnet9' and s.game == 'cyclegan': s.options = {'grey': create_generator('resnet9', n_in=3, n_out=1, **s.net), **s.options}   # as large as G_color
     game = create_gan(s.game, **s.options) if s.game else dict(opt_func=fused_adamw if s.one_cycle else gan_adam)
     clock = EpochTime()
     game['cbs'] = [*L(game.get('cbs')), clock, *([EMA(s.ema)] if s.ema else []), *([PerceptualLoss(s.perceptual)] if s.game is None and s.perceptual else [])]
@@ -166,10 +167,11 @@ def run_row(
         if not report.ok.all(): print(left_out(report))
     train,test = [[f for f in fs if checked[f]] for fs in (train, test)]
     chain,weights,logs = stages(name, protocol, about['seed']),None,[]
+    cache = (data if os.access(data, os.W_OK) else out)/'cache'   # beside the photos: `out` may be a slow drive
     for i,stage in enumerate(chain):
         folder = out/'runs'/stage_name(chain[:i+1])
         print(f"{name}: {stage['game'] or 'L1 alone'}, {stage['epochs']} epochs{' (done already)' if (folder/'final.safetensors').exists() else ''}", flush=True)
-        weights = train_stage(stage, folder, train, test, weights, out/'cache')
+        weights = train_stage(stage, folder, train, test, weights, cache)
         logs.append(pd.read_csv(folder/'history.csv').assign(stage=stage['game'] or 'l1', row=name))
     (out/'rows').mkdir(exist_ok=True)
     with TemporaryDirectory(prefix=f'.{name}_', dir=out/'rows') as tmp:
@@ -180,7 +182,7 @@ def run_row(
 
 # %% ../nbs/11c_experiments.ipynb #6c58dcba
 def experiment(
-    names, # of rows; `all` for the paper's, `trials` for ours
+    names, # of rows; `all` for the paper's, `improved` for the same by our recipe, `trials` for one change at a time
     data, # folder with photographs in `train` and `test`
     out, # folder of the results, in which the same command goes on
     protocol='full', # name in `protocols`, or a `Protocol`
@@ -188,8 +190,9 @@ def experiment(
     seed:int=42, # of everything random
 ) -> dict: # of the name of each row that failed to the reason
     "Train and measure rows, skip those that are there, and write the tables"
-    names = [n for o in listify(names) for n in dict(all=paper, trials=trials).get(o, [o])]
-    if bad := [o for o in names if o not in recipes]: raise ValueError(f"There is no row {bad[0]!r}. The rows are: all ({', '.join(paper)}) and trials ({', '.join(trials)}).")
+    words = dict(all=paper, improved=improved, trials=trials)
+    names = [n for o in listify(names) for n in words.get(o, [o])]
+    if bad := [o for o in names if o not in recipes]: raise ValueError(f"There is no row {bad[0]!r}. The rows are: " + '; '.join(f"{k} ({', '.join(o)})" for k,o in words.items()) + '.')
     if isinstance(protocol, str):
         if protocol not in protocols: raise ValueError(f"The protocol must be one of {', '.join(protocols)}, not {protocol!r}.")
         protocol = protocols[protocol]
@@ -198,18 +201,19 @@ def experiment(
         raise ValueError(f"{out} lies inside {data/inside[0]}: its pictures would become photographs. Choose another folder.")
     about = _about(out, json.loads(json.dumps(dict(version=VERSION, protocol=asdict(protocol), seed=seed))))
     for folder in _finished(out): _read_row(folder, about)
-    if coco: coco_photos(data, protocol)
+    names = [o for o in dict.fromkeys(names) if not (out/'rows'/o).exists()]
+    if coco and names: coco_photos(data, protocol)
     failed,checked = {},{}
-    for name in dict.fromkeys(names):
+    for name in names:
         note = out/'failed'/f'{name}.txt'
         try:
-            if not (out/'rows'/name).exists(): run_row(name, protocol, data, out, about, checked)
+            run_row(name, protocol, data, out, about, checked)
             note.unlink(missing_ok=True)
         except Exception as e:   # whatever it is, the other rows do not depend on it; it is reported at the end
             failed[name] = (str(e).strip() or type(e).__name__).splitlines()[-1]
             note.parent.mkdir(exist_ok=True)
             _write(note, traceback.format_exc() + f'\n{failed[name]}\n')
             print(f'{name} failed: {failed[name]}', flush=True)
-            gc.collect()
+        gc.collect()   # what failed is held by its exception until here, a GPU's memory with it
     if _finished(out): tables(out)
     return failed

@@ -31,7 +31,7 @@ from .color import merge_lab, to_uint8
 from .critics import PatchGAN
 from .cyclegan import CycleGAN
 from .data import ColorDataLoaders
-from .generators import create_generator, generator_split, load_generator, save_generator
+from .generators import create_generator, generator_split, save_generator
 from .metrics import color_metrics
 from .photos import save_photo
 from .wgan import WGANClip, WGANGP, add_dropout, wgan_rmsprop
@@ -177,7 +177,7 @@ def _replacing(path):
     finally: tmp.unlink(missing_ok=True)
 
 def _write(path, text):
-    with _replacing(path) as tmp: tmp.write_text(text)
+    with _replacing(path) as tmp: tmp.write_text(text, encoding='utf-8')
 
 def _rng_state(dls):
     "All random number generators that a training draws from"
@@ -227,7 +227,7 @@ class TrainingRun(Callback):
         if state.exists():
             if not self.resume: raise FileExistsError(f"{self.out} holds a training already. Go on with it (resume), or choose another folder.")
             self._load(state)
-        elif self.resume and self.out.exists() and any(self.out.iterdir()) and not (self.out/'recipe.json').exists():
+        elif self.resume and self.out.exists() and any(o.suffix != '.part' for o in self.out.iterdir()) and not (self.out/'recipe.json').exists():
             raise FileNotFoundError(f"{self.out} holds no training that could be resumed: {state.name} is missing.")
         self.out.mkdir(parents=True, exist_ok=True)
         versions = {o: metadata.version(o) for o in ('fastai_colorize', 'fastai', 'torch', 'torchvision')}

@@ -85,9 +85,16 @@ class Protocol:
         if r.photos not in self.photos: raise ValueError(f"The {self.name} protocol has no set of {r.photos} photos, which the row {name} needs.")
         return r
 
+    def share(self,
+        epochs:int, # of a recipe
+    ) -> int:
+        "The epochs that are run"
+        return max(1, round(epochs*self.epochs))
+
     def __str__(self):
         share = [] if self.epochs == 1 else [f'{self.epochs:.0%} of the epochs']
-        other = [f"{row} with {_words(o)}" for row,o in [*self.changes.items(), *self.nets.items()]]
+        ran = {row: {k: self.share(v) if k in ('epochs', 'l1') else v for k,v in o.items()} for row,o in self.changes.items()}
+        other = [f"{row} with {_words(o)}" for row,o in [*ran.items(), *self.nets.items()]]
         return ', '.join([f'{self.name} protocol: trained at {self.size} px', *share, 'bfloat16' if self.bf16 else 'float32', *other, f'measured at {self.measured} px'])
 
 protocols = {o.name: o for o in (
@@ -119,7 +126,7 @@ def stages(
     seed:int=42, # of everything random
 ) -> list: # of dicts
     "The trainings of a row, one after the other, each with all that decides how it ends"
-    r,n = protocol.recipe(name),lambda epochs: max(1, round(epochs*protocol.epochs))
+    r,n = protocol.recipe(name),protocol.share
     both = dict(generator=r.generator, net=protocol.nets.get(r.generator, {}), pretrained=protocol.pretrained and r.pretrained, size=protocol.size, bf16=protocol.bf16, bs=r.bs, min_scale=r.min_scale,
                 loss=r.loss, jitter=r.jitter, photos=list(protocol.photos[r.photos]), seed=seed, freeze=False, lr_ratio=1., ema=None)
     res = [dict(both, game=None, epochs=n(r.l1), lr=r.l1_lr, one_cycle=r.one_cycle, perceptual=r.perceptual)] if r.l1 else []

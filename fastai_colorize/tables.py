@@ -21,19 +21,26 @@ from PIL import Image, ImageDraw, ImageFont
 from .evaluate import BASELINES, _grey, _markdown, _number
 from .learner import _replacing, _write
 from .photos import save_photo
-from .recipes import VERSION, Protocol, compared, paper, recipes, reported, trials
+from .recipes import VERSION, Protocol, compared, improved, paper, recipes, reported, trials
 
 # %% ../nbs/11bc_tables.ipynb #eb2cf994
 def _about(out, about=None):
     "What the folder `out` says of itself; an error if that is not this version, or not `about`"
-    file,empty = out/'experiment.json',not out.exists() or (out.is_dir() and not any(out.iterdir()))
+    file,empty = out/'experiment.json',not out.exists() or (out.is_dir() and not any(o.suffix != '.part' for o in out.iterdir()))
     if about and empty:
         out.mkdir(parents=True, exist_ok=True)
         _write(file, json.dumps(about, indent=1))
-    try: there = json.loads(file.read_text())
-    except (OSError, ValueError) as e: raise ValueError(f"{out} is not a folder of results: its experiment.json is missing or cannot be read. Choose another folder.") from e
+    there = _read_json(file, f"{out} is not a folder of results: its experiment.json is missing or cannot be read. Choose another folder.")
     _check(there, out, about or there)
     return there
+
+def _read_json(file, words, *keys):
+    "A dict from a JSON file; a `ValueError` with these words if it is none, or lacks a key"
+    try:
+        res = json.loads(file.read_text(encoding='utf-8'))
+        if not isinstance(res, dict) or {'version', 'protocol', 'seed', *keys} - set(res): raise ValueError(f'{file} lacks something')
+    except (OSError, ValueError) as e: raise ValueError(words) from e
+    return res
 
 def _check(there, where, about):
     "Compare what results say of themselves with what they should say"
@@ -49,8 +56,7 @@ def _finished(out):
 
 def _read_row(folder, about):
     "What a finished row says of itself; an error if it does not fit the rest"
-    try: row = json.loads((folder/'row.json').read_text())
-    except (OSError, ValueError) as e: raise ValueError(f"{folder} is no whole row: its row.json is missing or cannot be read. Delete this folder, and run the row again.") from e
+    row = _read_json(folder/'row.json', f"{folder} is no whole row: its row.json is missing or cannot be read. Delete this folder, and run the row again.", 'recipe', 'train', 'n', 'hardware', 'versions')
     _check(row, folder, about)
     want = json.loads(json.dumps(asdict(recipes[folder.name]))) if folder.name in recipes else {}
     if odd := [k for k in {**want, **row['recipe']} if want.get(k) != row['recipe'].get(k)]:
@@ -111,8 +117,7 @@ class Results:
     ) -> pd.DataFrame: # of strings
         "Average, maximum and minimum over the test photos: on RGB, on ab, and the paper's"
         t = self.rows(compared)
-        grey = t[t.row == 'grey'].set_index('photos')[measure]
-        cols = {'photos': _photos(t), 'AVG': t[measure].map(_number), 'above grey': (t[measure] - t.photos.map(grey)).map(_number)}
+        cols = {'photos': _photos(t), 'AVG': t[measure].map(_number), 'above grey': (t[measure] - self._of(t, 'grey', measure)).map(_number)}
         for end,word in dict(max='MAX', min='MIN').items(): cols[word] = t[f'{measure}_{end}'].map(_number)
         for end,word in {'': 'AVG', '_max': 'MAX', '_min': 'MIN'}.items(): cols[f'ab {word}'] = t[f'{measure}_ab{end}'].map(_number)
         for i,word in enumerate(('AVG', 'MAX', 'MIN')):
@@ -133,9 +138,9 @@ class Results:
         "Right or wrong, and bold or timid, side by side"
         t = self.rows(kind)
         base = self.table[self.table.row.isin(['l1', 'gan'])].set_index('row').psnr.reindex(t.row.str.split('-').str[0]).to_numpy()
-        cols = {'PSNR': t.psnr.map(_number), 'above grey': (t.psnr - self._of(t, 'grey', 'psnr')).map(_number)}
-        if kind is trials: cols['against base'] = (t.psnr - base).map(_number)
-        return pd.DataFrame({**cols, 'SSIM': t.ssim.map(_number), 'SSIM ab': t.ssim_ab.map(_number), 'ΔE2000': t.delta_e.map(_number), 'colourfulness': t.colourfulness.map(_number),
+        cols = {'photos': _photos(t), 'PSNR': t.psnr.map(_number), 'above grey': (t.psnr - self._of(t, 'grey', 'psnr')).map(_number)}
+        if kind is trials: cols.update({'against base': (t.psnr - base).map(_number), 'epochs': t.epochs.map(lambda o: '' if pd.isna(o) else f'{o:.0f}')})
+        return pd.DataFrame({**cols, 'SSIM': t.ssim.map(_number), 'SSIM ab': t.ssim_ab.map(_number), 'ΔE2000': t.delta_e.map(_number), 'ΔCF of means': t.delta_cf_mean.map(_number), 'colourfulness': t.colourfulness.map(_number),
                              'of the original': (t.colourfulness/self._of(t, 'original', 'colourfulness')).map('{:.0%}'.format),
                              'minutes': t.minutes.map(_number)}).set_index(t.title.where(~t.row.isin(list(trials)), t.row + ': ' + t.title))
 
@@ -149,10 +154,11 @@ class Results:
             part('SSIM', t, self.spans('ssim'), 'On RGB, then on the normalised ab planes alone, then what the paper reports.')
             part('Loss and time', t, self.costs(), 'Of the last epoch: the training loss is the sum that each game minimises, the validation loss is the L1 of ab; the seconds are the median epoch of the last training.')
             part('Colour', t, self.colours(compared))
-        if len(t := self.rows(trials)): part('One change at a time', t, self.colours(trials), 'Against base: PSNR above that of the recipe before the change, `l1` or `gan`.')
+        if len(t := self.rows(trials)): part('One change at a time', t, self.colours(trials), 'Against base: PSNR above that of the recipe before the change, `l1` or `gan`. One run each, so small differences may be chance.')
         bad = self.table[self.table.failed.notna()]
         if len(bad): parts.append('\n'.join(['Failed:', '', *(f'* {o.row} ({o.title}): {o.failed}' for o in bad.itertuples())]))
-        if missing := [o for o in paper if o not in set(self.table.row)]: parts.append(f"Not run yet: {', '.join(missing)}.")
+        if missing := [o for kind in (paper, improved, trials) if set(kind) & set(self.table.row) or kind is paper for o in kind if o not in set(self.table.row)]: parts.append(f"Not run: {', '.join(missing)}.")
+        if name != 'full': parts.append("The full run, at the paper's sizes: `fastai_colorize experiment all improved trials --data coco --coco --out results`.")
         return '\n\n'.join(parts) + '\n'
 
     def plot_loss(self) -> Figure:
@@ -192,7 +198,7 @@ class Results:
         "How right and how bold: PSNR above grey, and colourfulness beside that of the originals"
         t = self.rows(kind)
         t = t[t.row != 'grey']
-        names = [f'{r.title} ({r.train:,.0f} photos)' if r.row in compared else r.row for r in t.itertuples()]
+        names = [f'{r.title} ({r.train:,.0f} photos)' if r.row in compared else f'{r.row} ({r.n:,.0f} test photos)' if r.row in BASELINES else r.row for r in t.itertuples()]
         fig = Figure(figsize=(8, .24*len(t) + 1.2), layout='constrained')
         for ax,x,label in zip(fig.subplots(1, 2, sharey=True), (t.psnr - self._of(t, 'grey', 'psnr'), t.colourfulness/self._of(t, 'original', 'colourfulness')*100),
                               ('PSNR above grey in dB', "colourfulness in % of the originals'")):
@@ -246,9 +252,13 @@ def collect(
                          valid_loss=log.valid_loss.iloc[-1], seconds=last.seconds.median(), minutes=log.seconds.sum()/60, hardware=row['hardware'], versions=row['versions']))
         logs.append(log)
     if not rows: raise ValueError(f"{out} has no finished row yet.")
-    failed = [(f.stem, f.read_text(encoding='utf-8').splitlines()[-1]) for f in sorted(out.glob('failed/*.txt')) if f.stem in recipes]
+    failed = [(f.stem, f.read_text(encoding='utf-8').splitlines()[-1]) for f in sorted(out.glob('failed/*.txt')) if f.stem in recipes and not (out/'rows'/f.stem).exists()]
     table = pd.DataFrame([*base.values(), *rows, *(dict(row=n, title=recipes[n].title, photos=recipes[n].photos, failed=why) for n,why in failed)])
     return Results(table.reindex(columns=[*(o for o in table if o != 'failed'), 'failed']), pd.concat(logs, ignore_index=True), about)
+
+def _strip_of(file):
+    try: return Image.open(file).convert('RGB')
+    except OSError as e: raise ValueError(f"{file} is missing or cannot be read: delete {file.parent}, and run its row again.") from e
 
 def grid(
     out, # folder of `experiment`
@@ -256,7 +266,7 @@ def grid(
 ) -> Image.Image:
     "Originals, grey, and what each row makes of it: the paper's, then those by our recipe"
     out,res = Path(out),collect(out)
-    strips = {f'{r.title}\n{r.train:,.0f} photos': Image.open(out/'rows'/r.row/f'{kind}.png') for r in res.rows(compared).itertuples() if r.row not in BASELINES}
+    strips = {f'{r.title}\n{r.train:,.0f} photos': _strip_of(out/'rows'/r.row/f'{kind}.png') for r in res.rows(compared).itertuples() if r.row not in BASELINES}
     if not strips: raise ValueError(f"{out} has no finished row of the paper yet.")
     w,h = next(iter(strips.values())).size
     half = h//2
@@ -277,14 +287,14 @@ def tables(
 ) -> Results:
     "Write tables.md, table.csv, history.csv, the charts and the grids of the rows that are there"
     out,res = Path(out),collect(out)
-    res.save(out)
-    _write(out/'tables.md', res.markdown())
     charts = {f'colours_{k}': res.plot_colours(o) for k,o in dict(rows=compared, trials=trials).items() if len(res.rows(o))}
     if len(res.rows(paper)): charts.update(loss=res.plot_loss(), time=res.plot_time())
+    grids = {kind: grid(out, kind) for kind in ('test', 'sample')} if len(res.rows(compared)) else {}
+    res.save(out)
+    _write(out/'tables.md', res.markdown())
     for name,fig in charts.items():
         with _replacing(out/f'{name}.png') as tmp: fig.savefig(tmp, dpi=110, format='png')
-    if len(res.rows(compared)):
-        for kind in ('test', 'sample'): save_photo(grid(out, kind), out/f'grid_{kind}.jpg', quality=80)
+    for kind,im in grids.items(): save_photo(im, out/f'grid_{kind}.jpg', quality=80)
     return res
 
 # %% ../nbs/11bc_tables.ipynb #5b287af7
@@ -292,7 +302,7 @@ def publish(
     out, # folder of `experiment`
     dest, # root of the repository
 ) -> Path: # the folder with the tables
-    "Copy the numbers into the package, and the grid of the sample photographs into the documentation; no photograph of the data goes with them"
+    "Copy the numbers and the grid of the sample photographs into the package; no photograph of the data goes with them"
     dest,res = Path(dest),collect(out)
     name = res.about['protocol']['name']
     to = dest/'fastai_colorize'/'results'/name
@@ -301,9 +311,11 @@ def publish(
     if to.exists():
         old = Results.load(to)
         _check(old.about, to, res.about)
-        if lost := [o for o in old.table.row if o not in set(res.table.row)]: raise ValueError(f"{to} has the row {lost[0]}, which {out} lacks: it would be lost. Run it first, or delete {to}.")
+        done = lambda r: r.table[r.table.failed.isna()].row
+        if lost := [o for o in done(old) if o not in set(done(res))]: raise ValueError(f"{to} has the row {lost[0]}, which {out} lacks: it would be lost. Run it first, or delete {to}.")
+    sample = grid(out, 'sample') if len(res.rows(compared)) else None
     res.save(to)
-    if len(res.rows(compared)): save_photo(grid(out, 'sample'), dest/'nbs'/'images'/f'experiments_{name}.jpg', quality=70)
+    if sample: save_photo(sample, to/'grid_sample.jpg', quality=70)
     return to
 
 def published() -> dict: # of a protocol's name to its `Results`

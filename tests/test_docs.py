@@ -71,6 +71,11 @@ def test_every_exported_symbol_has_an_entry(pages):
         for name in import_module(f'fastai_colorize.{room}').__all__:
             assert {slug(f'{room}.{name}'), slug(f'{room}.{name}-class')} & ids, f'{room}.{name}'
 
+def test_docstrings_point_at_pages(site):
+    for f in sorted((root/'fastai_colorize').glob('[a-z]*.py')):
+        name = re.search(rf'^Docs: {re.escape(cfg.doc_host + cfg.doc_baseurl)}/(\S+)$', f.read_text(encoding='utf-8'), flags=re.M)[1]
+        assert f'{f.stem}.' in name and '```python' in (site/name).read_text(encoding='utf-8')
+
 def test_search_index(site):
     index = json.loads((site/'searchindex.js').read_text(encoding='utf-8').removeprefix('Search.setIndex(').rstrip(')'))
     docs = {index['docnames'][i] for i,_ in index['alltitles']['Colorizer']}

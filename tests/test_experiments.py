@@ -239,7 +239,7 @@ def test_coco(tmp_path, monkeypatch):
 def test_publish(done, copied, tmp_path):
     for o in ('fastai_colorize', 'nbs'): (tmp_path/'repo'/o).mkdir(parents=True)
     to = publish(done, tmp_path/'repo')
-    assert {o for o in tree(tmp_path/'repo') if '.' in o} == {f'fastai_colorize/results/tiny/{o}' for o in ('experiment.json', 'table.csv', 'history.csv')} | {'nbs/images/experiments_tiny.jpg'}
+    assert {o for o in tree(tmp_path/'repo') if '.' in o} == {f'fastai_colorize/results/tiny/{o}' for o in ('experiment.json', 'table.csv', 'history.csv', 'grid_sample.jpg')}
     assert sum(o.stat().st_size for o in (tmp_path/'repo').rglob('*.*')) < 150_000
     assert Results.load(to).markdown() == tables(copied).markdown()
     before = tree(tmp_path/'repo')

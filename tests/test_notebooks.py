@@ -42,3 +42,14 @@ def test_readme_is_in_sync():
     mod = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(mod)
     assert (root/'README.md').read_text(encoding='utf-8') == mod.readme(), "README.md differs from nbs/index.ipynb: run `python .ci/readme.py`"
+
+@pytest.mark.parametrize('nb', [o for o in notebooks if o.parent.name == 'tutorials'], ids=lambda o: o.stem)
+def test_tutorials_in_colab(nb):
+    cells = json.loads(nb.read_text(encoding='utf-8'))['cells']
+    src = [''.join(o['source']) for o in cells]
+    assert f"{cfg.git_url.replace('github.com', 'colab.research.google.com/github')}/blob/{cfg.branch}/nbs/tutorials/{nb.name})" in src[0]
+    assert 'minute' in src[0], f"{nb.name} does not say how long it takes"
+    assert [i for i,o in enumerate(src) if '%pip install' in o] == [1]
+    for o in src:   # nothing that takes hours in *Run all*
+        if 'eval: false' in o: assert not re.search(r'^!', o, flags=re.M), o
+    assert all('IN_COLAB' in o or 'if not' in o for o in src if 'rmtree(' in o or 'chdir(' in o), f"{nb.name} removes its files in Colab"
