@@ -157,7 +157,7 @@ class Results:
         if len(t := self.rows(trials)): part('One change at a time', t, self.colours(trials), 'Against base: PSNR above that of the recipe before the change, `l1` or `gan`. One run each, so small differences may be chance.')
         bad = self.table[self.table.failed.notna()]
         if len(bad): parts.append('\n'.join(['Failed:', '', *(f'* {o.row} ({o.title}): {o.failed}' for o in bad.itertuples())]))
-        if missing := [o for kind in (paper, improved, trials) if set(kind) & set(self.table.row) or kind is paper for o in kind if o not in set(self.table.row)]: parts.append(f"Not run: {', '.join(missing)}.")
+        if missing := [o for kind in (paper, improved, trials) if set(kind) & set(self.table.row) or kind is paper for o in kind if o not in set(self.table.row)]: parts.append(f"Not run yet: {', '.join(missing)}.")
         if name != 'full': parts.append("The full run, at the paper's sizes: `fastai_colorize experiment all improved trials --data coco --coco --out results`.")
         return '\n\n'.join(parts) + '\n'
 

@@ -56,6 +56,12 @@ def test_the_paper_in_a_table():
     assert [len(stages(o, protocols['full'])) for o in paper] == [1, 1, 2, 2, 1, 1, 1]
     assert reported['CycleGAN'] == dict(psnr=(6.03, 11.12, 1.69), ssim=(-.01, .41, -.36)) and {o.title for o in paper.values()} - set(reported) == {'CGAN'}
 
+def test_headings_say_what_is_run():
+    "Epochs as they are run, not as the recipe has them"
+    small = protocols['small']
+    ran = {k: stages(k, small)[-1]['epochs'] for k,o in small.changes.items() if 'epochs' in o}
+    assert all(f'{k} with epochs = {v}' in str(small) for k,v in ran.items()) and ran['cyclegan'] == 1
+
 def test_improved_rows():
     "Each of the paper's paired rows, by our recipe; the U-Net learns L1 once for all its games"
     assert [o.rstrip('+') for o in improved] == ['cgan', 'attention', 'resnet18', 'wgan-clip', 'wgan-gp']
@@ -187,6 +193,8 @@ def test_the_grid_shows_the_photos(copied, data):
     (lambda o: edit(o/'experiment.json', seed=7), 'was made with seed 42, and now it is seed 7|was made with seed 7, and now it is seed 42'),
     (lambda o: (o/'experiment.json').write_text('{'), 'experiment.json is missing or cannot be read'),
     (lambda o: (o/'experiment.json').unlink(), 'not a folder of results'),
+    (lambda o: (o/'experiment.json').write_text('[]'), 'experiment.json is missing or cannot be read'),
+    (lambda o: (o/'rows'/'cgan'/'row.json').write_text('[]'), 'cgan is no whole row'),
     (lambda o: edit(o/'rows'/'cgan'/'row.json', version=0), 'cgan is of version 0'),
     (lambda o: edit(o/'rows'/'cgan'/'row.json', recipe=dict(json.loads((o/'rows'/'cgan'/'row.json').read_text())['recipe'], lr=1.)), 'was made with lr = 1.0, and the recipe now says 0.0002'),
     (lambda o: (o/'rows'/'cgan'/'row.json').unlink(), 'cgan is no whole row'),
@@ -201,12 +209,18 @@ def test_folders_that_do_not_fit(copied, data, harm, words):
         assert '\n' not in str(e.value)
     assert tree(copied) == before
 
-@pytest.mark.parametrize('name', ['table.csv', 'history.csv'])
+@pytest.mark.parametrize('name', ['table.csv', 'history.csv', 'test.png', 'sample.png'])
 def test_a_row_that_lacks_a_file(copied, name):
     (copied/'rows'/'cgan'/name).unlink()
     before = tree(copied)
     with pytest.raises(ValueError, match=f'cgan.{name} is missing'): tables(copied)
     assert tree(copied) == before
+
+def test_an_old_failure_beside_a_finished_row(copied):
+    "A process killed between the two leaves both; the row counts"
+    (copied/'failed').mkdir()
+    (copied/'failed'/'l1.txt').write_text('Traceback\n\nout of memory\n')
+    assert 'Failed' not in tables(copied).markdown()
 
 def test_other_photos(copied, data, tmp_path, capsys):
     shutil.copytree(data, tmp_path/'data')
@@ -244,6 +258,8 @@ def test_publish(done, copied, tmp_path):
     assert Results.load(to).markdown() == tables(copied).markdown()
     before = tree(tmp_path/'repo')
     shutil.rmtree(copied/'rows'/'wgan-clip')
+    (copied/'failed').mkdir()
+    (copied/'failed'/'wgan-clip.txt').write_text('out of memory\n')   # a failure takes no finished row's place
     with pytest.raises(ValueError, match='has the row wgan-clip, which .* lacks'): publish(copied, tmp_path/'repo')
     with pytest.raises(FileNotFoundError, match='not the root of the repository'): publish(done, tmp_path)
     assert tree(tmp_path/'repo') == before
