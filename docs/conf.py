@@ -23,7 +23,7 @@ rooms = {f.stem: m[1] for f in sorted(cfg.nbs_path.glob('[0-9]*.ipynb')) if (m :
 project,release = cfg.lib_path.name,cfg.version
 author = copyright = f'{project} contributors'
 extensions,myst_enable_extensions,myst_heading_anchors = ['myst_nb'],['dollarmath', 'attrs_block'],3
-nb_execution_mode,nb_merge_streams = 'off',True
+nb_execution_mode,nb_merge_streams,nb_render_markdown_format = 'off',True,'myst'   # tables in outputs too
 exclude_patterns,suppress_warnings = ['**.ipynb_checkpoints'],['myst.header']   # entries are headings of level 3
 html_theme,html_title,html_static_path,html_css_files = 'sphinx_book_theme',project,[str(here/'static')],['custom.css']
 html_baseurl,html_math_renderer = f'{cfg.doc_host}{cfg.doc_baseurl}/','mathml'

@@ -52,6 +52,9 @@ def test_nothing_is_loaded_from_elsewhere(pages):
         assert all(local(name, o) or o.startswith('data:') for o in loaded), name
         assert not soup.select('math merror'), name
 
+def test_tables_in_outputs(pages):
+    for name,soup in pages.items(): assert '| ---' not in ''.join(o.get_text() for o in soup.select('.cell_output, .bd-article > p')), f'{name} shows a table as text'
+
 def test_links_into_the_repository(pages):
     for name,soup in pages.items():
         links = [o['href'] for o in soup.select('a[href]')]
