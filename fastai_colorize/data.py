@@ -109,7 +109,7 @@ class CropBatch(RandTransform):
         y,x0,h,w = round(y*H),round(x0*W),round(h*H),round(w*W)
         x = x[...,y:y+h,x0:x0+w]
         if x.shape[-2:] == (self.size, self.size): return x
-        return F.interpolate(x, (self.size, self.size), mode='bilinear', antialias=True, align_corners=False)
+        return F.interpolate(x, (self.size, self.size), mode='bicubic', antialias=True, align_corners=False).clamp(0, 1)
 
 # %% ../nbs/03_data.ipynb #f27fd523
 class PhotoDL(TfmdDL):

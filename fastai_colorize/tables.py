@@ -140,13 +140,13 @@ class Results:
         base = self.table[self.table.row.isin(['l1', 'gan'])].set_index('row').psnr.reindex(t.row.str.split('-').str[0]).to_numpy()
         cols = {'photos': _photos(t), 'PSNR': t.psnr.map(_number), 'above grey': (t.psnr - self._of(t, 'grey', 'psnr')).map(_number)}
         if kind is trials: cols.update({'against base': (t.psnr - base).map(_number), 'epochs': t.epochs.map(lambda o: '' if pd.isna(o) else f'{o:.0f}')})
-        return pd.DataFrame({**cols, 'SSIM': t.ssim.map(_number), 'SSIM ab': t.ssim_ab.map(_number), 'ΔE2000': t.delta_e.map(_number), 'ΔCF of means': t.delta_cf_mean.map(_number), 'colourfulness': t.colourfulness.map(_number),
+        return pd.DataFrame({**cols, 'SSIM': t.ssim.map(_number), 'SSIM ab': t.ssim_ab.map(_number), 'ΔE2000': t.delta_e.map(_number), 'ΔCF': t.delta_cf.map(_number), 'colourfulness': t.colourfulness.map(_number),
                              'of the original': (t.colourfulness/self._of(t, 'original', 'colourfulness')).map('{:.0%}'.format),
                              'minutes': t.minutes.map(_number)}).set_index(t.title.where(~t.row.isin(list(trials)), t.row + ': ' + t.title))
 
     def markdown(self) -> str:
         "The paper's three tables with its numbers beside ours, below them the same rows by our recipe; one on colour; the trials"
-        parts,name = [],self.about['protocol']['name']
+        parts,name = [self.about['note']] if 'note' in self.about else [],self.about['protocol']['name']   # `note`: what a reader of these numbers should know
         def part(title, t, table, note=''):
             parts.append('\n\n'.join([f"## {title} ({name} protocol, n = {' and '.join(f'{o:,}' for o in t.n.astype(int).unique())})", self.heading(t) + '.', *([note] if note else []), _markdown(table)]))
         if len(t := self.rows(compared)):
