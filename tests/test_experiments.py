@@ -255,7 +255,8 @@ def test_publish(done, copied, tmp_path):
     to = publish(done, tmp_path/'repo')
     assert {o for o in tree(tmp_path/'repo') if '.' in o} == {f'fastai_colorize/results/tiny/{o}' for o in ('experiment.json', 'table.csv', 'history.csv', 'grid_sample.jpg')}
     assert sum(o.stat().st_size for o in (tmp_path/'repo').rglob('*.*')) < 150_000
-    assert Results.load(to).markdown() == tables(copied).markdown()
+    tables(copied)
+    assert Results.load(to).markdown() == Results.load(copied).markdown()   # files keep five digits
     before = tree(tmp_path/'repo')
     shutil.rmtree(copied/'rows'/'wgan-clip')
     (copied/'failed').mkdir()
