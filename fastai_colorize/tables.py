@@ -266,7 +266,7 @@ def grid(
 ) -> Image.Image:
     "Originals, grey, and what each row makes of it: the paper's, then those by our recipe"
     out,res = Path(out),collect(out)
-    strips = {f'{r.title}\n{r.train:,.0f} photos': _strip_of(out/'rows'/r.row/f'{kind}.png') for r in res.rows(compared).itertuples() if r.row not in BASELINES}
+    strips = {f'{fill(r.title, 16)}\n{r.train:,.0f} photos': _strip_of(out/'rows'/r.row/f'{kind}.png') for r in res.rows(compared).itertuples() if r.row not in BASELINES}
     if not strips: raise ValueError(f"{out} has no finished row of the paper yet.")
     w,h = next(iter(strips.values())).size
     half = h//2
