@@ -76,7 +76,7 @@ def test_every_exported_symbol_has_an_entry(pages):
 
 def test_docstrings_point_at_pages(site):
     for f in sorted((root/'fastai_colorize').glob('[a-z]*.py')):
-        name = re.search(rf'^Docs: {re.escape(cfg.doc_host + cfg.doc_baseurl)}/(\S+)$', f.read_text(encoding='utf-8'), flags=re.M)[1]
+        name = re.search(rf'^Docs: {re.escape(cfg.doc_host + cfg.doc_baseurl)}/([\w.]+)', f.read_text(encoding='utf-8'), flags=re.M)[1]
         assert f'{f.stem}.' in name and '```python' in (site/name).read_text(encoding='utf-8')
 
 def test_search_index(site):
