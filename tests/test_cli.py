@@ -2,6 +2,7 @@
 import inspect, json, re, signal, subprocess, sys, time
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np, pandas as pd, pytest
 from PIL import Image
@@ -32,6 +33,13 @@ def test_help(command, capsys, monkeypatch):
     wide = [o for o in out.splitlines() if len(o) > 80 and not o.startswith('  fastai_colorize ')]   # an example is for copying
     assert not wide and len(out.splitlines()[0]) <= 80
     for o in re.findall(r'^  fastai_colorize (.+?)(?:   .*)?$', out, flags=re.M): parser().parse_args(o.split())   # every example can be typed
+
+def test_an_error_without_words(monkeypatch, capsys):
+    "Python's MemoryError says nothing"
+    def full(args): raise MemoryError()
+    monkeypatch.setattr('fastai_colorize.cli.parser', lambda: SimpleNamespace(parse_args=lambda argv: SimpleNamespace(func=full)))
+    assert main([]) == 1
+    assert capsys.readouterr().err == 'fastai_colorize: MemoryError\n'
 
 def test_version(capsys):
     with pytest.raises(SystemExit): main(['--version'])
