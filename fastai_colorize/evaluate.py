@@ -79,13 +79,15 @@ def pictures_way(
     pictures, # folder of pictures that some colorizer made of the photos in `originals`
     originals, # folder of the colour photos
     size:int=256, # side in pixels to which both are stretched
+    n:int=None, # only the first originals are measured, and need a picture
 ): # a way to colour
     "Take the pictures from a folder, by the names of their originals; any suffix will do"
     pictures,originals = Path(pictures),Path(originals)
-    sizes = {f: _size(f) for f in find_photos(originals)}
+    files = find_photos(originals)
+    sizes = {f: _size(f) for f in files[:n]}
     named,match = defaultdict(list),{}
     for p in find_photos(pictures): named[p.relative_to(pictures).with_suffix('').as_posix()].append(p)
-    for f in sizes:
+    for f in files:
         rel = f.relative_to(originals)
         found = named.get(rel.with_suffix('').as_posix()) or named.get(rel.as_posix(), [])
         if len(found) > 1: raise ValueError(f"{pictures} has more than one picture of {rel}: {_some([o.name for o in found])}.")
@@ -97,7 +99,7 @@ def pictures_way(
     if twice: raise ValueError(f"Two photos in {originals} have the same name but for the suffix, so that {_some(twice)} in {pictures} could be of either.")
     if lacks: raise ValueError(f"{pictures} lacks pictures for {len(lacks)} of the {len(sizes)} photos in {originals}: {_some(lacks)}. A picture bears the name of its original, with any suffix.")
     if alien: raise ValueError(f"{pictures} has pictures whose names match no original in {originals} ({len(alien)} of them): {_some(alien)}.")
-    made = {f: _size(p) for f,p in match.items()}
+    made = {f: _size(match[f]) for f in sizes if f in match}
     other = [f"{match[f].relative_to(pictures)} {s[0]}×{s[1]} for {sizes[f][0]}×{sizes[f][1]}" for f,s in made.items() if s and sizes[f] and s not in (sizes[f], (size,size))]
     if other: raise ValueError(f"Pictures in {pictures} have neither the size of their original nor {size}×{size} pixels ({len(other)} of them): {_some(other)}.")
     return lambda files,true: _load([match[f] for f in files], size)
@@ -312,7 +314,7 @@ def evaluate_folder(
         for r in render_sizes or [colorizer.render_size]:
             for s in saturations or [1.]: ways[f'render {r}' + (f', saturation {s:g}' if saturations else '')] = colorizer_way(colorizer, render_size=r, saturation=s)
         title.append(f"weights {weights or 'l1'}")
-    for o in pictures: ways[str(o) if o.name in (*ways, *BASELINES) else o.name] = pictures_way(o, folder, kwargs.get('size', 256))
+    for o in pictures: ways[str(o) if o.name in (*ways, *BASELINES) else o.name] = pictures_way(o, folder, kwargs.get('size', 256), kwargs.get('n'))
     title += [o.name for o in pictures]
     extras = dict(lpips=LPIPS(None if lpips is True else lpips) if lpips else None, inception=Inception(kwargs.get('device')) if fid else None)
     try:

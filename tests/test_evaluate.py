@@ -88,6 +88,11 @@ def test_folders_that_do_not_fit(photos, pictures, tmp_path, change, words):
     with pytest.raises(ValueError, match=words): evaluate_folder(photos, tmp_path/'out', pictures=pictures, size=64)
     assert tree(tmp_path) == before
 
+def test_pictures_of_the_first_originals_only(photos, pictures, tmp_path):
+    for f in sorted(pictures.rglob('*.jpg'))[4:]: f.unlink()
+    assert evaluate_folder(photos, tmp_path/'out', pictures=pictures, size=64, n=4).photos.photo.nunique() == 4
+    with pytest.raises(ValueError, match='lacks pictures for 1 of the 5 photos'): evaluate_folder(photos, tmp_path/'more', pictures=pictures, size=64, n=5)
+
 def test_two_originals_of_one_name(photos, pictures):
     Image.open(photos/'coffee'/'1.png').save(photos/'coffee'/'1.bmp')
     with pytest.raises(ValueError, match=r'same name but for the suffix, so that coffee/1.jpg'): pictures_way(pictures, photos)
