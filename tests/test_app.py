@@ -196,3 +196,19 @@ def test_browser_refuses_with_a_sentence(page, photos):
     with page.expect_file_chooser() as chooser: page.get_by_label('Click to upload or drop files').click()   # another try is possible
     chooser.value.set_files(str(photos/'astronaut.jpg'))
     page.locator(PICTURE).nth(1).wait_for()
+
+def test_browser_shows_twelve_and_forgets_their_download(page, photos, tmp_path):
+    many = [tmp_path/f'{i:02d}.jpg' for i in range(13)]
+    for f in many: Image.open(photos/'chelsea.jpg').resize((64,48)).save(f)
+    drop(page, *many)
+    more = page.get_by_text('The first 12 are shown; the download has all of them.')
+    more.wait_for()
+    page.locator(PICTURE).nth(23).wait_for()                                     # before and after of the twelfth
+    page.get_by_role('button', name='Colour at full size').click()
+    link = page.get_by_text('Download coloured.zip')
+    link.wait_for()
+    with page.expect_download() as d: link.click()
+    assert zipfile.ZipFile(d.value.path()).namelist() == [f.name for f in many]
+    assert page.locator(PICTURE).count() == 24
+    page.get_by_label('Clear').first.click()
+    for o in (link, more, page.locator(PICTURE).first): o.wait_for(state='hidden')
