@@ -1,0 +1,27 @@
+"""Measure weights on the photographs that their training kept for validation.
+
+    python benchmarks/validation.py FOLDER [--weights NAME_OR_FILE ...] [--size 64 96 128] [--saturation 1] [--valid-pct 0.05] [--seed 42]
+
+FOLDER, `--valid-pct` and `--seed` are those of `fastai_colorize train`. Render size and saturation can be chosen here: the test photographs stay unseen."""
+from argparse import ArgumentParser
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from fastai_colorize.data import ColorDataLoaders
+from fastai_colorize.evaluate import colorizer_way, evaluate
+from fastai_colorize.inference import Colorizer
+
+parser = ArgumentParser(description=__doc__.splitlines()[0])
+parser.add_argument('folder')
+parser.add_argument('--weights', nargs='+', default=['l1'])
+parser.add_argument('--size', nargs='+', type=int, default=[64, 96, 128])
+parser.add_argument('--saturation', nargs='+', type=float, default=[1.])
+parser.add_argument('--valid-pct', type=float, default=.05)
+parser.add_argument('--seed', type=int, default=42)
+args = parser.parse_args()
+
+colorizers = {w: Colorizer.from_pretrained(w) for w in args.weights}
+ways = {f'{w}, {r} px, saturation {s:g}': colorizer_way(c, render_size=r, saturation=s) for w,c in colorizers.items() for r in args.size for s in args.saturation}
+with TemporaryDirectory() as kept:
+    for i,f in enumerate(ColorDataLoaders.from_folder(args.folder, valid_pct=args.valid_pct, seed=args.seed).valid_ds.items): (Path(kept)/f'{i:05d}{Path(f).suffix}').symlink_to(Path(f).resolve())
+    print(evaluate(kept, ways).markdown(f'Validation photographs of {args.folder}'))
