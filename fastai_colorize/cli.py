@@ -116,7 +116,7 @@ _GAN_OPTIONS = {
     '--decay':        (_GANS, _at_least(0), 0, 'epochs, the last ones, in which the learning rate falls to zero'),
     '--pretrain':     (_PAIRED, int, 0, 'batches that the critic trains alone before the game'),
     '--critic-steps': (_PAIRED, int, '1; for wgan-clip, wgan-gp 5', 'critic updates to one of the generator'),
-    '--gan-loss':     (['cgan', 'cyclegan'], str, 'bce; for cyclegan lsgan', 'bce, or lsgan for least squares'),
+    '--gan-loss':     (['cgan', 'cyclegan'], ('bce', 'lsgan'), 'bce; for cyclegan lsgan', 'binary cross-entropy, or least squares'),
     '--smooth':       (['cgan', 'cyclegan'], float, 0., "one-sided label smoothing of the critic's loss"),
     '--one-batch':    (_WGAN, bool, False, 'all critic updates on the batch of the generator'),
     '--clip':         (['wgan-clip'], float, 0.01, "bound of the critic's weights"),
@@ -212,7 +212,9 @@ def parser() -> argparse.ArgumentParser: # with a subcommand for each thing to d
     for flag,(gans,kind,default,help) in _GAN_OPTIONS.items():
         if (gans := tuple(gans)) not in groups: groups[gans] = c.add_argument_group(f"with --gan {' or '.join(gans)}")
         if kind is bool: kw = dict(action='store_true')
-        else: kw,help = dict(type=kind, metavar={float:'X', str:'NAME', Path:'DIR'}.get(kind, 'N')),f"{help} (default: {_plain(default)})"
+        else:
+            kw = dict(choices=kind) if isinstance(kind, tuple) else dict(type=kind, metavar={float:'X', Path:'DIR'}.get(kind, 'N'))
+            help = f"{help} (default: {_plain(default)})"
         groups[gans].add_argument(flag, default=argparse.SUPPRESS, help=help, **kw)
     return p
 
@@ -294,6 +296,7 @@ def train(
         if args.gan not in gans: raise ValueError(f"--{k.replace('_', '-')} belongs to --gan {' or '.join(gans)}, and here it is --gan {args.gan or 'nothing'}.")
     game = {k: v for k,(v,_) in game.items()}
     if args.init and hasattr(args, 'generator'): raise ValueError("--init brings its own generator: leave out --generator, or --init.")
+    if args.init and args.no_pretrained: raise ValueError("--init brings its own weights: leave out --no-pretrained, or --init.")
     decay = game.pop('decay', 0)
     if decay > o.epochs: raise ValueError(f"--decay {decay} is more than all the epochs, {o.epochs}.")
     for f in [o.folder, *([args.grey] if hasattr(args, 'grey') else [])]:
@@ -314,7 +317,7 @@ def train(
                                        cache=o.cache, num_workers=o.workers, unpaired=unpaired)
     if not dls.report.ok.all():
         dls.report[~dls.report.ok].to_csv(o.out/'left_out.csv', index=False)
-        print(f"The photos that were left out, and why: {o.out/'left_out.csv'}")
+        print(f"All of them: {o.out/'left_out.csv'}")
     learn = colorize_learner(dls, arch, pretrained=not o.no_pretrained, freeze=o.freeze, bf16=o.bf16, compile=o.compile, out=o.out, resume=o.resume, **gan)
     try: learn.fit_flat_lin(o.epochs - decay, decay, o.lr) if o.gan else learn.fit_one_cycle(o.epochs, o.lr)
     except KeyboardInterrupt:
@@ -338,6 +341,6 @@ def main(
         print('\nStopped. What was finished is kept.', file=sys.stderr)
         return 130
     except (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError, ImportError) as e:
-        words = (str(e).strip() or type(e).__name__).splitlines()[-1].strip().split('PhotoError: ')[-1]   # what fastai and worker processes put before it is for developers
-        print(f'fastai_colorize: {words}', file=sys.stderr)
+        from fastai_colorize.photos import said
+        print(f'fastai_colorize: {said(e)}', file=sys.stderr)
         return 1

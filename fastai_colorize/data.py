@@ -295,5 +295,4 @@ def left_out(
     bad = report[~report.ok]
     kinds = bad.reason.str.split(r'[:(;]', regex=True).str[0].str.replace(r'^\d+×\d+ pixels.*', 'too large', regex=True).str.strip(' .').value_counts()
     which = ', '.join(f'{Path(f).name} ({r})' for f,r in zip(bad.file[:3], bad.reason[:3]))
-    return (f"Left out {len(bad)} of {len(report)} photos: {', '.join(f'{n} {k}' for k,n in kinds.items())}. "
-            f"For example {which}. The whole list is in `dls.report`.")
+    return (f"Left out {len(bad)} of {len(report)} photos: {', '.join(f'{n} {k}' for k,n in kinds.items())}. For example {which}.")

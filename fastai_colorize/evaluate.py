@@ -36,6 +36,8 @@ def _load(files, size):
         except PhotoError as e: return e
     with ThreadPoolExecutor() as ex: return list(ex.map(one, files))
 
+def _is_grey(im): return torch.equal(im.amin(0), im.amax(0))
+
 def _loaded(files, size, bs):
     "Batches of `(files, tensors)`"
     return ((fs,_load(fs, size)) for fs in chunked(files, bs))
@@ -45,12 +47,16 @@ def mean_ab(
     files, # paths of photos
     size:int=64, # side in pixels at which they are read
 ) -> torch.Tensor: # `(2,)`, normalised
-    "The mean colour of photos; what cannot be read is left out"
+    "The mean colour of photos; what is grey or cannot be read is left out"
     files = listify(files)
-    ims = [o for _,os in progress_bar(_loaded(files, size, 64), total=math.ceil(len(files)/64), leave=False) for o in os if not isinstance(o, Exception)]
-    if not ims: raise ValueError(f"None of the {len(files)} photos for the mean colour can be read.")
-    if len(ims) < len(files): warnings.warn(f"{len(files) - len(ims)} of {len(files)} photos cannot be read and are not in the mean colour.")
-    return torch.stack([split_lab(o)[1].as_subclass(torch.Tensor).mean((1,2)) for o in ims]).mean(0)
+    means,bad = [],0
+    for _,ims in progress_bar(_loaded(files, size, 64), total=math.ceil(len(files)/64), leave=False):
+        good = [o for o in ims if not isinstance(o, Exception)]
+        bad += len(ims) - len(good)
+        means += [split_lab(o)[1].as_subclass(torch.Tensor).mean((1,2)) for o in good if not _is_grey(o)]
+    if not means: raise ValueError(f"None of the {len(files)} photos for the mean colour can be read and has a colour.")
+    if bad: warnings.warn(f"{bad} of {len(files)} photos cannot be read and are not in the mean colour.")
+    return torch.stack(means).mean(0)
 
 # %% ../nbs/11b_evaluate.ipynb #3a50f115
 def colorizer_way(
@@ -216,14 +222,18 @@ class Evaluation:
         table.to_csv(folder/'table.csv')
         (folder/'table.md').write_text(self.markdown(title), encoding='utf-8')
         self.plot().savefig(folder/'plot.png', dpi=110)
-        for way in self.ways: self.sheet(way, folder/f"sheet_{re.sub(r'[^0-9A-Za-z.]+', '_', way)}.jpg")
+        names = {}
+        for way in self.ways:
+            stem = re.sub(r'[^\w.-]+', '_', way)
+            names[way] = stem if stem not in names.values() else f'{stem}_{len(names) + 1}'
+            self.sheet(way, folder/f'sheet_{names[way]}.jpg')
 
 # %% ../nbs/11b_evaluate.ipynb #140643bd
 def _sift(files, made, failed):
     "Where all went well for a file; the other files go into `failed`, with the reason"
-    bad = [next((o[i] for o in made.values() if isinstance(o[i], Exception)), None) for i in range(len(files))]
-    failed.update({f: getattr(e, 'reason', str(e)) for f,e in zip(files, bad) if e})
-    return [i for i,e in enumerate(bad) if e is None]
+    bad = [next(((w, o[i]) for w,o in made.items() if isinstance(o[i], Exception)), None) for i in range(len(files))]
+    failed.update({f: getattr(b[1], 'reason', str(b[1])) if b[0] == 'original' else f'{b[0]}: {b[1]}' for f,b in zip(files, bad) if b})
+    return [i for i,b in enumerate(bad) if b is None]
 
 # %% ../nbs/11b_evaluate.ipynb #b9eebffa
 def hardware(
@@ -247,6 +257,7 @@ def evaluate(
     size:int=256, # side in pixels to which the photos are stretched
     bs:int=16, # photos at a time
     n:int=None, # take only the first
+    files=None, # take only these, of the folder
     lpips=None, # an `LPIPS`, for its column
     inception=None, # an `Inception`, for FID
     device=None, # where to measure, default: the GPU where there is one
@@ -255,14 +266,14 @@ def evaluate(
     if size < 32 or bs < 1 or (n is not None and n < 1): raise ValueError(f"size must be 32 or more, bs and n 1 or more; got {size}, {bs} and {n}.")
     if taken := [o for o in ways if o in BASELINES]: raise ValueError(f"{taken[0]!r} is the name of a baseline; give this way another.")
     folder,device = Path(folder),torch.device(device or default_device())
-    files = find_photos(folder)[:n]
+    files = (find_photos(folder) if files is None else listify(files))[:n]
     if not folder.is_dir(): raise ValueError(f"{folder} is a file; photos are measured by the folder.")
     names = {f: f.relative_to(folder).as_posix() for f in files}
     learnt = files if train is None else find_photos(train)
     mean = mean_ab(learnt)
     rows,failed,feats = [],{},defaultdict(list)
     for fs,ims in progress_bar(_loaded(files, size, bs), total=math.ceil(len(files)/bs)):
-        ims = [PhotoError(f, 'is grey: there is no colour to compare with.') if isinstance(o, torch.Tensor) and torch.equal(o.amin(0), o.amax(0)) else o for f,o in zip(fs, ims)]
+        ims = [PhotoError(f, 'is grey: there is no colour to compare with.') if isinstance(o, torch.Tensor) and _is_grey(o) else o for f,o in zip(fs, ims)]
         keep = _sift(fs, dict(original=ims), failed)
         if not keep: continue
         fs,true = [fs[i] for i in keep],torch.stack([ims[i] for i in keep])
@@ -304,13 +315,14 @@ def evaluate_folder(
     **kwargs # `train`, `size`, `bs`, `n` and `device` of `evaluate`
 ) -> Evaluation:
     "Measure weights of ours and pictures of others on a folder of photos, and write photos.csv, table.csv, table.md, plot.png and sheets"
-    folder,out,pictures = Path(folder),Path(out).resolve(),[Path(o) for o in listify(pictures)]
+    folder,out,pictures = Path(folder),Path(out).resolve(),[Path(o).resolve() for o in listify(pictures)]
     for o in (folder, *pictures):
-        if o.resolve() in (out.resolve(), *out.resolve().parents): raise ValueError(f"{out} lies inside {o}: its sheets would be measured as photos the next time. Choose another folder.")
+        if o.resolve() in (out, *out.parents): raise ValueError(f"{out} lies inside {o}: its sheets would be measured as photos the next time. Choose another folder.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())): raise FileExistsError(f"{out} exists already and is not overwritten: choose another folder for the results.")
+    if pictures and not weights and (render_sizes or saturations): raise ValueError("Render sizes and saturations are of weights, and there are only pictures: name weights too.")
     ways,title = {},[]
     if weights or not pictures:
-        colorizer = Colorizer.from_pretrained(weights or 'l1')
+        colorizer = Colorizer.from_pretrained(weights or 'l1', device=kwargs.get('device'))
         for r in render_sizes or [colorizer.render_size]:
             for s in saturations or [1.]: ways[f'render {r}' + (f', saturation {s:g}' if saturations else '')] = colorizer_way(colorizer, render_size=r, saturation=s)
         title.append(f"weights {weights or 'l1'}")

@@ -35,7 +35,7 @@ from .generators import create_generator, load_generator, save_generator
 from .inference import Colorizer, sample_photos
 from .learner import EMA, _write, color_metrics, colorize_learner, create_gan, fused_adamw
 from .losses import PerceptualLoss
-from .photos import check_photos, find_photos, save_photo
+from .photos import check_photos, find_photos, said, save_photo
 from .recipes import VERSION, Protocol, improved, paper, protocols, recipes, stage_name, stages, trials
 from .tables import _about, _finished, _read_row, collect, grid, publish, published, tables
 
@@ -131,18 +131,18 @@ def _strip(made, true):
         for x,im in enumerate(row): res.paste(ImageOps.fit(im, (_TILE, _TILE), Image.Resampling.LANCZOS), (x*_TILE, y*_TILE))
     return res
 
-def _measure(name, protocol, data, weights, train, history, about, folder):
+def _measure(name, protocol, data, weights, train, test, history, about, folder):
     "Write what the tables, charts and grids are made of into `folder`"
     r = protocol.recipe(name)
     colorizer = Colorizer(_Mirrored(load_generator(weights)) if r.flip else load_generator(weights), round(protocol.size*r.render), default_device())
-    res = evaluate(Path(data)/'test', {name: colorizer_way(colorizer, saturation=r.saturation)}, train, protocol.measured, n=protocol.photos[r.photos][1])
+    res = evaluate(Path(data)/'test', {name: colorizer_way(colorizer, saturation=r.saturation)}, train, protocol.measured, files=test)
     versions = ', '.join(f'{o} {metadata.version(o)}' for o in ('fastai_colorize', 'fastai', 'torch'))
     row = dict(about, row=name, recipe=asdict(recipes[name]), train=len(train), n=res.photos.photo.nunique(), hardware=hardware(), versions=versions)
     res.save(folder, f"{r.title}. {protocol}; {row['hardware']}; {history.seconds.sum()/60:.1f} minutes of training; {versions}; seed {about['seed']}")
     history.to_csv(folder/'history.csv', index=False)
-    test = [Image.fromarray(LoadPhoto(protocol.measured)(res.files[o]).permute(1,2,0).numpy()) for o in res.photos.photo.unique()[:_N]]
+    first = [Image.fromarray(LoadPhoto(protocol.measured)(res.files[o]).permute(1,2,0).numpy()) for o in res.photos.photo.unique()[:_N]]
     sample = [Image.fromarray(o) for k,o in sample_photos().items() if k != 'camera']   # which is truly grey
-    for kind,ims in dict(test=test, sample=sample).items():
+    for kind,ims in dict(test=first, sample=sample).items():
         made = list(colorizer.colorize_batch(ims, saturation=r.saturation))
         if bad := [o for o in made if isinstance(o, Exception)]: raise bad[0]
         save_photo(_strip(made, ims), folder/f'{kind}.png')
@@ -155,7 +155,7 @@ def run_row(
     data:Path, # folder with `train` and `test`
     out:Path, # folder of the results
     about:dict, # version, protocol and seed, as in `experiment.json`
-    checked:dict, # of photos to True where they are fit for training; filled as photos are met
+    checked:dict, # of photos to what is wrong with them, or to nothing; filled as photos are met
 ):
     "Train and measure one row"
     kind = protocol.recipe(name).photos
@@ -163,9 +163,11 @@ def run_row(
     _same_names(out, data, kind, train + test)
     if new := [f for f in train + test if f not in checked]:
         report = check_photos(new)
-        checked.update(zip(report.file, report.ok))
-        if not report.ok.all(): print(left_out(report))
-    train,test = [[f for f in fs if checked[f]] for fs in (train, test)]
+        checked.update(zip(report.file, report.reason))
+        if not report.ok.all():
+            pd.DataFrame([o for o in checked.items() if o[1]], columns=['file', 'reason']).to_csv(out/'left_out.csv', index=False)
+            print(left_out(report), f"All of them: {out/'left_out.csv'}")
+    train,test = [[f for f in fs if not checked[f]] for fs in (train, test)]
     chain,weights,logs = stages(name, protocol, about['seed']),None,[]
     cache = (data if os.access(data, os.W_OK) else out)/'cache'   # beside the photos: `out` may be a slow drive
     for i,stage in enumerate(chain):
@@ -177,7 +179,7 @@ def run_row(
     with TemporaryDirectory(prefix=f'.{name}_', dir=out/'rows') as tmp:
         whole = Path(tmp)/name
         whole.mkdir()
-        _measure(name, protocol, data, weights, train, pd.concat(logs, ignore_index=True), about, whole)
+        _measure(name, protocol, data, weights, train, test, pd.concat(logs, ignore_index=True), about, whole)
         whole.rename(out/'rows'/name)
 
 # %% ../nbs/11c_experiments.ipynb #6c58dcba
@@ -210,7 +212,7 @@ def experiment(
             run_row(name, protocol, data, out, about, checked)
             note.unlink(missing_ok=True)
         except Exception as e:   # whatever it is, the other rows do not depend on it; it is reported at the end
-            failed[name] = (str(e).strip() or type(e).__name__).splitlines()[-1]
+            failed[name] = said(e)
             note.parent.mkdir(exist_ok=True)
             _write(note, traceback.format_exc() + f'\n{failed[name]}\n')
             print(f'{name} failed: {failed[name]}', flush=True)

@@ -339,7 +339,9 @@ def colorize_learner(
     if out: extra.append(TrainingRun(out, resume, monitor))
     learn = Learner(dls, model, loss_func or nn.L1Loss(), opt_func=opt_func, splitter=generator_split, cbs=L(extra) + L(cbs),
                     metrics=color_metrics() if metrics is None else metrics, **kwargs)
-    if freeze: learn.freeze_to(1)
+    if freeze:
+        if len(learn.splitter(model)) < 2: raise ValueError("Only a ResNet's encoder can be frozen: this generator has none.")
+        learn.freeze_to(1)
     if compile:
         for net in [learn.model, *(o for cb in learn.cbs for o in vars(cb).values() if isinstance(o, nn.Module))]: net.compile()   # a GAN's too
     return learn

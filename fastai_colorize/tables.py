@@ -63,9 +63,9 @@ def _read_row(folder, about):
         raise ValueError(f"{folder} was made with {odd[0]} = {row['recipe'].get(odd[0])}, and the recipe now says {want.get(odd[0])}. Choose another folder, or delete this row.")
     return row
 
-def _read_csv(file, **kwargs):
+def _read_csv(file, remedy=None, **kwargs):
     try: return pd.read_csv(file, **kwargs)
-    except (OSError, ValueError) as e: raise ValueError(f"{file} is missing or cannot be read: delete {file.parent}, and run its row again.") from e
+    except (OSError, ValueError) as e: raise ValueError(f"{file} is missing or cannot be read: {remedy or f'delete {file.parent}, and run its row again'}.") from e
 
 # %% ../nbs/11bc_tables.ipynb #46f0debf
 class Results:
@@ -83,7 +83,7 @@ class Results:
         "What `save` wrote"
         folder = Path(folder)
         about = _about(folder)
-        return cls(_read_csv(folder/'table.csv'), _read_csv(folder/'history.csv'), about)
+        return cls(*(_read_csv(folder/f'{o}.csv', 'if there are finished rows, `tables` of this folder writes it') for o in ('table', 'history')), about)
 
     def save(self,
         folder, # existing files of these names are replaced

@@ -93,6 +93,25 @@ def test_pictures_of_the_first_originals_only(photos, pictures, tmp_path):
     assert evaluate_folder(photos, tmp_path/'out', pictures=pictures, size=64, n=4).photos.photo.nunique() == 4
     with pytest.raises(ValueError, match='lacks pictures for 1 of the 5 photos'): evaluate_folder(photos, tmp_path/'more', pictures=pictures, size=64, n=5)
 
+def test_mean_colour_of_what_is_measured(photos, pictures):
+    plain = evaluate(photos, {}, size=64).table()
+    for i in range(3): Image.open(photos/'coffee'/'1.png').convert('L').save(photos/f'grey_{i}.png')
+    scans = evaluate(photos, {}, size=64)
+    assert len(scans.failed) == 3 and scans.table().loc['mean colour', 'psnr'].tolist() == plain.loc['mean colour', 'psnr'].tolist()
+
+def test_names_of_pictures(photos, pictures, tmp_path, monkeypatch):
+    "A sheet for each folder, however alike their names are; the folder in which one stands"
+    names = ('run-a', 'run a', 'run_a', 'пёс')
+    for o in names: shutil.copytree(pictures, tmp_path/o)
+    evaluate_folder(photos, tmp_path/'out', pictures=[tmp_path/o for o in names], size=64, n=2)
+    assert {o.name for o in (tmp_path/'out').glob('sheet*')} == {'sheet_run-a.jpg', 'sheet_run_a.jpg', 'sheet_run_a_3.jpg', 'sheet_пёс.jpg'}
+    monkeypatch.chdir(pictures)
+    assert list(evaluate_folder(photos, tmp_path/'here', pictures='.', size=64, n=2).ways) == ['peer']
+
+def test_settings_that_need_weights(photos, pictures, tmp_path):
+    for o in (dict(saturations=[2.]), dict(render_sizes=[64])):
+        with pytest.raises(ValueError, match='are of weights'): evaluate_folder(photos, tmp_path/'out', pictures=pictures, size=64, **o)
+
 def test_two_originals_of_one_name(photos, pictures):
     Image.open(photos/'coffee'/'1.png').save(photos/'coffee'/'1.bmp')
     with pytest.raises(ValueError, match=r'same name but for the suffix, so that coffee/1.jpg'): pictures_way(pictures, photos)
@@ -129,6 +148,7 @@ def test_bad_photos_are_named_and_the_others_measured(photos, pictures, tmp_path
     res = evaluate_folder(photos, tmp_path/'out', pictures=pictures, size=64, bs=2)
     reasons = dict(res.failed.itertuples(index=False))
     assert reasons.keys() == {'text.png', 'astronaut/0.png', 'coffee/2.png', 'coffee/0.png'}
+    assert reasons['coffee/0.png'].startswith(f'peer: {broken}: broken')   # whose picture it is
     assert 'not an image' in reasons['text.png'] and 'broken' in reasons['astronaut/0.png'] and 'grey' in reasons['coffee/2.png']
     assert res.photos.groupby('way').photo.nunique().eq(3).all()         # the same three in every row
     words = (tmp_path/'out'/'table.md').read_text(encoding='utf-8')

@@ -112,13 +112,13 @@ def test_one_failing_row(data, tmp_path, monkeypatch, capsys):
     "The next row runs, the reason is told, and the next call tries again"
     real = ex.create_gan
     def broken(name, **kw):
-        if name == 'wgan-clip': raise RuntimeError('CUDA error:\nout of memory')
+        if name == 'wgan-clip': raise RuntimeError('CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported.\nFor debugging consider passing CUDA_LAUNCH_BLOCKING=1')
         return real(name, **kw)
     monkeypatch.setattr(ex, 'create_gan', broken)
     out = tmp_path/'out'
-    assert experiment(['wgan-clip', 'cgan'], data, out, TINY) == {'wgan-clip': 'out of memory'}
+    assert experiment(['wgan-clip', 'cgan'], data, out, TINY) == {'wgan-clip': 'CUDA error: out of memory'}
     words = (out/'tables.md').read_text(encoding='utf-8')
-    assert '* wgan-clip (WGAN-clip): out of memory' in words and '| CGAN |' in words and 'Not run yet: attention, resnet18' in words
+    assert '* wgan-clip (WGAN-clip): CUDA error: out of memory\n' in words and '| CGAN |' in words and 'Not run yet: attention, resnet18' in words
     assert 'Traceback' in (out/'failed'/'wgan-clip.txt').read_text()
     monkeypatch.setattr(ex, 'create_gan', real)
     assert experiment(['wgan-clip', 'cgan'], data, out, TINY) == {}
@@ -144,11 +144,17 @@ def test_grey_photos_are_left_out(data, tmp_path, capsys):
     for part in ('train', 'test'):
         f = sorted((tmp_path/'data'/part).iterdir())[1]
         Image.open(f).convert('L').save(f)
+    tinted = np.full((300,300,3), (120,122,121), np.uint8)   # not exactly grey, and no colour photo either
+    tinted[:150] += 60
+    f = sorted((tmp_path/'data'/'test').iterdir())[2]
+    Image.fromarray(tinted).save(f)
     assert experiment('cgan', tmp_path/'data', tmp_path/'out', TINY) == {}
-    assert '2 grey' in capsys.readouterr().out
+    assert '3 grey' in capsys.readouterr().out
+    assert len(pd.read_csv(tmp_path/'out'/'left_out.csv')) == 3
+    assert f.name not in (tmp_path/'out'/'rows'/'cgan'/'photos.csv').read_text()
     row = json.loads((tmp_path/'out'/'rows'/'cgan'/'row.json').read_text())
-    assert (row['train'], row['n']) == (11, 3)
-    assert '| CGAN | 11 / 3 |' in (tmp_path/'out'/'tables.md').read_text(encoding='utf-8')
+    assert (row['train'], row['n']) == (11, 2)
+    assert '| CGAN | 11 / 2 |' in (tmp_path/'out'/'tables.md').read_text(encoding='utf-8')
 
 # ---- tables
 

@@ -96,6 +96,9 @@ def test_state_that_is_none(dls, tmp_path):
     (tmp_path/'r'/'state.pt').write_text('nonsense')
     with pytest.raises(ValueError, match='not the state of a training'): run(dls, tmp_path/'r', resume=True)
 
+def test_nothing_to_freeze(dls):
+    with pytest.raises(ValueError, match="Only a ResNet's encoder can be frozen"): learner.colorize_learner(dls, 'unet', freeze=True)
+
 def test_compile_takes_both_nets(dls, monkeypatch):
     seen = []
     monkeypatch.setattr(nn.Module, 'compile', lambda self: seen.append(self))
