@@ -115,7 +115,7 @@ def save_generator(
     for k,v in model.state_dict().items():
         v = v.detach().cpu().contiguous()
         if v.ndim < 2 or dtype == 'float32': tensors[k] = v
-        elif dtype == 'float16': tensors[k] = v.half()
+        elif dtype == 'float16' or v.numel() < 2**16: tensors[k] = v.half()
         else:
             scale = v.flatten(1).abs().amax(1).clamp(min=1e-12)/127
             tensors[k] = (v/scale.view(-1, *[1]*(v.ndim-1))).round().to(torch.int8)

@@ -47,6 +47,18 @@ def test_other_resnets(name, tmp_path):
     back = load_generator(save_generator(net, tmp_path/'w.safetensors', 'float32'))
     with torch.no_grad(): assert torch.equal(back(x), net(x))
 
+def test_int8_rounds_large_weights_only(tmp_path):
+    net = resnet_unet(pretrained=False)
+    back = load_generator(save_generator(net, tmp_path/'w.safetensors', 'int8')).state_dict()
+    rounded = []
+    for k,v in net.state_dict().items():
+        if v.ndim > 1 and v.numel() >= 2**16:
+            rounded.append(v.numel())
+            steps = v.flatten(1).abs().amax(1)/127
+            assert ((back[k] - v).flatten(1).abs().amax(1) <= .501*steps).all()
+        else: assert torch.equal(back[k], v.half().float() if v.ndim > 1 else v)
+    assert sum(rounded) > .98*sum(o.numel() for o in net.parameters())
+
 def test_disk_full_leaves_the_old_weights(tmp_path, monkeypatch):
     net = resnet_unet(pretrained=False)
     path = save_generator(net, tmp_path/'w.safetensors', 'int8')
