@@ -14,7 +14,7 @@ from itertools import count
 from pathlib import Path
 from PIL import Image
 from .inference import Colorizer
-from .photos import SAVES, open_photo, save_photo
+from .photos import SAVES, open_photo, said, save_photo
 
 # %% ../nbs/11d_app.ipynb #cbfaad81
 def preview(
@@ -61,7 +61,7 @@ def sentence(
     error:Exception, # what happened to it
 ) -> str: # the name of the file, without its folder, and what is wrong
     "What the page says about a file that could not be coloured"
-    return f"{Path(file).name}: {getattr(error, 'reason', error)}"
+    return f"{Path(file).name}: {getattr(error, 'reason', said(error))}"
 
 # %% ../nbs/11d_app.ipynb #57eda3c6
 _SHOWN,_FULL,_ERRORS = 12,'Colour at full size',(ValueError, RuntimeError)

@@ -25,7 +25,7 @@ from .color import merge_lab, split_lab, to_uint8
 from .data import LoadPhoto
 from .inference import Colorizer, contact_sheet
 from .metrics import FID_N, LPIPS, Inception, colourfulness, fid, measure
-from .photos import PhotoError, _open_binary, _open_header, _read_exif, find_photos
+from .photos import PhotoError, _open_binary, _open_header, _read_exif, find_photos, said
 
 # %% ../nbs/11b_evaluate.ipynb #fe02f3f5
 def _load(files, size):
@@ -232,7 +232,7 @@ class Evaluation:
 def _sift(files, made, failed):
     "Where all went well for a file; the other files go into `failed`, with the reason"
     bad = [next(((w, o[i]) for w,o in made.items() if isinstance(o[i], Exception)), None) for i in range(len(files))]
-    failed.update({f: getattr(b[1], 'reason', str(b[1])) if b[0] == 'original' else f'{b[0]}: {b[1]}' for f,b in zip(files, bad) if b})
+    failed.update({f: b[1].reason if b[0] == 'original' else f'{b[0]}: {said(b[1])}' for f,b in zip(files, bad) if b})
     return [i for i,b in enumerate(bad) if b is None]
 
 # %% ../nbs/11b_evaluate.ipynb #b9eebffa

@@ -21,7 +21,7 @@ from fastprogress.fastprogress import progress_bar
 from skimage import data as skdata
 from sklearn.datasets import load_sample_images
 from .color import split_lab, merge_lab, to_uint8
-from .photos import Photo, PhotoError, SAVES, find_photos, open_photo, save_photo
+from .photos import Photo, PhotoError, SAVES, find_photos, open_photo, said, save_photo
 from .generators import load_generator, packaged_weights
 
 # %% ../nbs/11_inference.ipynb #78a70bf8
@@ -214,7 +214,7 @@ def colorize_files(self:Colorizer,
     stream = self._stream((plan[i][0] for i in todo), bs, saturation, render_size, None)
     for i,(photo,res) in zip(todo, progress_bar(stream, total=len(todo), leave=False)):
         file,dst,_ = plan[i]
-        try: plan[i] = (file, save_photo(res, dst, exif=photo.exif), '') if photo else (file, None, getattr(res, 'reason', str(res)))
+        try: plan[i] = (file, save_photo(res, dst, exif=photo.exif), '') if photo else (file, None, getattr(res, 'reason', said(res)))
         except PhotoError as e: plan[i] = file,None,e.reason
     return pd.DataFrame(plan, columns=['file', 'result', 'reason'], dtype=object)
 

@@ -311,10 +311,10 @@ def test_ctrl_c_leaves_whole_results(col, album, tmp_path, monkeypatch):
 def test_a_network_that_fails_is_reported(album, tmp_path):
     class Moody(nn.Module):
         def forward(self, l):
-            if l.shape[-1] < l.shape[-2]: raise RuntimeError('out of memory')
+            if l.shape[-1] < l.shape[-2]: raise RuntimeError('CUDA error: out of memory\nFor debugging consider passing CUDA_LAUNCH_BLOCKING=1')
             return l.repeat(1, 2, 1, 1)*.1
     report = Colorizer(Moody()).colorize_files(album, tmp_path/'out')
-    assert report[report.result.isna()].reason.tolist() == ['out of memory']   # A.JPG, the portrait
+    assert report[report.result.isna()].reason.tolist() == ['CUDA error: out of memory']   # A.JPG, the portrait
 
 # ---- demo
 
