@@ -158,6 +158,11 @@ def test_grey_photos_are_left_out(data, tmp_path, capsys):
 
 # ---- tables
 
+def test_results_that_were_not_written_yet(tmp_path):
+    "Stopped before its first tables: the folder holds states to resume, and nobody is told to delete it"
+    (tmp_path/'experiment.json').write_text(json.dumps(dict(version=1, protocol={}, seed=42)))
+    with pytest.raises(ValueError, match='table.csv is missing or cannot be read: if there are finished rows, `tables`'): Results.load(tmp_path)
+
 def test_tables_from_files_alone(copied, monkeypatch):
     "Each number by hand from the row's own files, in a folder that holds nothing else"
     for o in copied.iterdir():
