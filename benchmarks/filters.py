@@ -10,10 +10,8 @@ import torch, torch.nn.functional as F
 
 from fastai_colorize.color import merge_lab, split_lab, to_uint8
 from fastai_colorize.data import LoadPhoto
-from fastai_colorize.evaluate import hardware
+from fastai_colorize.evaluate import evaluate
 from fastai_colorize.generators import load_generator, packaged_weights
-from fastai_colorize.metrics import colourfulness, psnr, ssim_ab
-from fastai_colorize.photos import find_photos
 
 parser = ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument('folder')
@@ -21,22 +19,19 @@ parser.add_argument('--weights', default=packaged_weights())
 parser.add_argument('--size', type=int, default=96)
 parser.add_argument('--n', type=int, default=240)
 args = parser.parse_args()
+net = load_generator(args.weights)
 
-net,files = load_generator(args.weights),find_photos(args.folder)[:args.n]
-load = lambda side: torch.stack([LoadPhoto(side)(f).as_subclass(torch.Tensor) for f in files])
-soft = F.interpolate(load(round(args.size/.4**.5))/255, (args.size, args.size), mode='bilinear', antialias=True)
-true = load(256)
-l,ab = [o.as_subclass(torch.Tensor) for o in split_lab(true)]
+def load(files, side): return torch.stack([LoadPhoto(side)(f).as_subclass(torch.Tensor) for f in files])
+def at_once(files): return load(files, args.size)
+def two_steps(files): return to_uint8(F.interpolate(load(files, round(args.size/.4**.5))/255, (args.size, args.size), mode='bilinear', antialias=True))
 
-@torch.inference_mode()
-def row(name, small=None):
-    "PSNR, SSIM of ab and colourfulness at 256 pixels"
-    pred = ab*0 if small is None else torch.cat([F.interpolate(net(split_lab(o)[0].as_subclass(torch.Tensor)), (256, 256), mode='bicubic') for o in small.split(16)])
-    rgb = torch.cat([to_uint8(merge_lab(*o)) for o in zip(l.split(16), pred.split(16))])
-    means = [torch.cat([m(*o) for o in zip(rgb.split(16), true.split(16))]).mean().item() for m in (psnr, ssim_ab)]
-    print(f'{name:22} PSNR {means[0]:.3f}  SSIM ab {means[1]:.4f}  colourfulness {colourfulness(rgb).mean().item():.2f}')
+def way(shrink):
+    "Colour from the small pictures that `shrink` makes"
+    @torch.inference_mode()
+    def paint(files, true):
+        ab = F.interpolate(net(split_lab(shrink(files))[0].as_subclass(torch.Tensor)), true.shape[-2:], mode='bicubic')
+        return list(to_uint8(merge_lab(split_lab(true)[0].as_subclass(torch.Tensor), ab)))
+    return paint
 
-print(f'{len(files)} photos of {args.folder}, seen at {args.size} px, measured at 256 px; {hardware()}')
-row('grey')
-row('bicubic, at once', load(args.size))
-row('bilinear, in two steps', to_uint8(soft))
+ways = {'bicubic, at once': way(at_once), 'bilinear, in two steps': way(two_steps)}
+print(evaluate(args.folder, ways, n=args.n).markdown(f'{args.weights}, photos seen at {args.size} px'))

@@ -4,8 +4,6 @@
 
 FOLDER, `--valid-pct` and `--seed` are those of `fastai_colorize train`. Render size and saturation can be chosen here: the test photographs stay unseen."""
 from argparse import ArgumentParser
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from fastai_colorize.data import ColorDataLoaders
 from fastai_colorize.evaluate import colorizer_way, evaluate
@@ -22,6 +20,5 @@ args = parser.parse_args()
 
 colorizers = {w: Colorizer.from_pretrained(w) for w in args.weights}
 ways = {f'{w}, {r} px, saturation {s:g}': colorizer_way(c, render_size=r, saturation=s) for w,c in colorizers.items() for r in args.size for s in args.saturation}
-with TemporaryDirectory() as kept:
-    for i,f in enumerate(ColorDataLoaders.from_folder(args.folder, valid_pct=args.valid_pct, seed=args.seed).valid_ds.items): (Path(kept)/f'{i:05d}{Path(f).suffix}').symlink_to(Path(f).resolve())
-    print(evaluate(kept, ways).markdown(f'Validation photographs of {args.folder}'))
+kept = ColorDataLoaders.from_folder(args.folder, valid_pct=args.valid_pct, seed=args.seed).valid_ds.items
+print(evaluate(args.folder, ways, files=sorted(kept)).markdown(f'Validation photographs of {args.folder}'))

@@ -11,6 +11,7 @@ __all__ = ['BASELINES', 'mean_ab', 'colorizer_way', 'pictures_way', 'Evaluation'
 import math, platform, re, warnings
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -222,11 +223,12 @@ class Evaluation:
         table.to_csv(folder/'table.csv')
         (folder/'table.md').write_text(self.markdown(title), encoding='utf-8')
         self.plot().savefig(folder/'plot.png', dpi=110)
-        names = {}
+        taken = set()
         for way in self.ways:
             stem = re.sub(r'[^\w.-]+', '_', way)
-            names[way] = stem if stem not in names.values() else f'{stem}_{len(names) + 1}'
-            self.sheet(way, folder/f'sheet_{names[way]}.jpg')
+            name = next(o for o in chain([stem], (f'{stem}_{i}' for i in count(2))) if o.casefold() not in taken)
+            taken.add(name.casefold())
+            self.sheet(way, folder/f'sheet_{name}.jpg')
 
 # %% ../nbs/11b_evaluate.ipynb #140643bd
 def _sift(files, made, failed):
@@ -257,10 +259,10 @@ def evaluate(
     size:int=256, # side in pixels to which the photos are stretched
     bs:int=16, # photos at a time
     n:int=None, # take only the first
-    files=None, # take only these, of the folder
     lpips=None, # an `LPIPS`, for its column
     inception=None, # an `Inception`, for FID
     device=None, # where to measure, default: the GPU where there is one
+    files=None, # paths in the folder; by default all of its photos, in sorted order
 ) -> Evaluation:
     "Measure ways to colour on a folder of photos, beside the baselines"
     if size < 32 or bs < 1 or (n is not None and n < 1): raise ValueError(f"size must be 32 or more, bs and n 1 or more; got {size}, {bs} and {n}.")

@@ -165,7 +165,7 @@ def run_row(
         report = check_photos(new)
         checked.update(zip(report.file, report.reason))
         if not report.ok.all():
-            pd.DataFrame([o for o in checked.items() if o[1]], columns=['file', 'reason']).to_csv(out/'left_out.csv', index=False)
+            _write(out/'left_out.csv', pd.DataFrame([o for o in checked.items() if o[1]], columns=['file', 'reason']).to_csv(index=False))
             print(left_out(report), f"All of them: {out/'left_out.csv'}")
     train,test = [[f for f in fs if not checked[f]] for fs in (train, test)]
     chain,weights,logs = stages(name, protocol, about['seed']),None,[]

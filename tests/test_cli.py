@@ -14,7 +14,8 @@ COMMAND = [sys.executable, '-c', 'import sys; from fastai_colorize.cli import ma
 
 def shell(*args): return subprocess.run([*COMMAND, *map(str, args)], capture_output=True, text=True)
 
-TINY = ['--size', '32', '--bs', '4', '--valid-pct', '0.25', '--workers', '0', '--no-pretrained']
+SMALL = ['--size', '32', '--bs', '4', '--valid-pct', '0.25', '--workers', '0']
+TINY = [*SMALL, '--no-pretrained']
 
 def one_sentence(err):
     "No traceback: one line that begins with the program's name"
@@ -121,9 +122,9 @@ def test_train_gan(generator, photo_folder, tmp_path, capsys):
     assert main(args) == 0
     assert {'d_loss', 'd_real', 'd_fake', 'g_gan', 'g_l1', 'psnr', 'psnr_grey'} <= columns(tmp_path/'run')
     weights = str(tmp_path/'run'/'weights.safetensors')
-    assert main([*args[:4], '--init', weights, '--epochs', '1', *TINY[:-1]]) == 1   # the folder is taken
-    assert main(['train', str(photo_folder), '--out', str(tmp_path/'l1'), '--init', weights, '--epochs', '1', *TINY[:-1]]) == 0
-    assert main(['train', str(photo_folder), '--out', str(tmp_path/'l2'), '--init', weights, '--generator', 'unet', *TINY[:-1]]) == 1
+    assert main([*args[:4], '--init', weights, '--epochs', '1', *SMALL]) == 1   # the folder is taken
+    assert main(['train', str(photo_folder), '--out', str(tmp_path/'l1'), '--init', weights, '--epochs', '1', *SMALL]) == 0
+    assert main(['train', str(photo_folder), '--out', str(tmp_path/'l2'), '--init', weights, '--generator', 'unet', *SMALL]) == 1
     assert '--init brings its own generator' in capsys.readouterr().err and not (tmp_path/'l2').exists()
 
 @pytest.mark.parametrize('gan, options, column', [

@@ -101,16 +101,22 @@ def test_mean_colour_of_what_is_measured(photos, pictures):
 
 def test_names_of_pictures(photos, pictures, tmp_path, monkeypatch):
     "A sheet for each folder, however alike their names are; the folder in which one stands"
-    names = ('run-a', 'run a', 'run_a', 'пёс')
+    names = ('run_a_2', 'run-a', 'run a', 'run_a', 'пёс')
     for o in names: shutil.copytree(pictures, tmp_path/o)
     evaluate_folder(photos, tmp_path/'out', pictures=[tmp_path/o for o in names], size=64, n=2)
-    assert {o.name for o in (tmp_path/'out').glob('sheet*')} == {'sheet_run-a.jpg', 'sheet_run_a.jpg', 'sheet_run_a_3.jpg', 'sheet_пёс.jpg'}
+    assert {o.name for o in (tmp_path/'out').glob('sheet*')} == {'sheet_run_a_2.jpg', 'sheet_run-a.jpg', 'sheet_run_a.jpg', 'sheet_run_a_3.jpg', 'sheet_пёс.jpg'}
     monkeypatch.chdir(pictures)
     assert list(evaluate_folder(photos, tmp_path/'here', pictures='.', size=64, n=2).ways) == ['peer']
 
 def test_settings_that_need_weights(photos, pictures, tmp_path):
     for o in (dict(saturations=[2.]), dict(render_sizes=[64])):
         with pytest.raises(ValueError, match='are of weights'): evaluate_folder(photos, tmp_path/'out', pictures=pictures, size=64, **o)
+
+def test_device_is_that_of_the_network_too(photos, tmp_path, monkeypatch):
+    seen,real = [],ev.Colorizer.from_pretrained
+    monkeypatch.setattr(ev.Colorizer, 'from_pretrained', lambda weights, device=None: (seen.append(device), real(weights, device=device))[1])
+    evaluate_folder(photos, tmp_path/'out', size=64, n=1, device='cpu')
+    assert seen == ['cpu']
 
 def test_two_originals_of_one_name(photos, pictures):
     Image.open(photos/'coffee'/'1.png').save(photos/'coffee'/'1.bmp')

@@ -9,7 +9,7 @@ from PIL import Image
 from fastai_colorize import experiments as ex
 from fastai_colorize.coco import DownloadError
 from fastai_colorize.experiments import coco_photos, experiment
-from fastai_colorize.recipes import Protocol, improved, paper, protocols, reported, stage_name, stages, trials
+from fastai_colorize.recipes import VERSION, Protocol, improved, paper, protocols, reported, stage_name, stages, trials
 from fastai_colorize.tables import Results, grid, publish, published, tables
 
 pytestmark = pytest.mark.usefixtures('one_thread')
@@ -160,7 +160,7 @@ def test_grey_photos_are_left_out(data, tmp_path, capsys):
 
 def test_results_that_were_not_written_yet(tmp_path):
     "Stopped before its first tables: the folder holds states to resume, and nobody is told to delete it"
-    (tmp_path/'experiment.json').write_text(json.dumps(dict(version=1, protocol={}, seed=42)))
+    (tmp_path/'experiment.json').write_text(json.dumps(dict(version=VERSION, protocol={}, seed=42)))
     with pytest.raises(ValueError, match='table.csv is missing or cannot be read: if there are finished rows, `tables`'): Results.load(tmp_path)
 
 def test_tables_from_files_alone(copied, monkeypatch):
