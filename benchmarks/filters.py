@@ -8,10 +8,10 @@ from argparse import ArgumentParser
 
 import torch, torch.nn.functional as F
 
-from fastai_colorize.color import merge_lab, split_lab, to_uint8
-from fastai_colorize.data import LoadPhoto
-from fastai_colorize.evaluate import evaluate
-from fastai_colorize.generators import load_generator, packaged_weights
+from fastai_colorize.base.color import merge_lab, split_lab, to_uint8
+from fastai_colorize.data.loaders import LoadPhoto
+from fastai_colorize.use.evaluate import evaluate
+from fastai_colorize.nets.weights import load_generator, packaged_weights
 
 parser = ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument('folder')

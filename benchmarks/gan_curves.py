@@ -11,14 +11,14 @@ import pandas as pd, torch
 from fastai.callback.core import Callback
 from fastai.torch_core import default_device, set_seed
 
-from fastai_colorize.adversarial import ConditionalGAN, gan_adam
-from fastai_colorize.critics import PatchGAN
-from fastai_colorize.data import ColorDataLoaders
+from fastai_colorize.games.adversarial import ConditionalGAN, gan_adam
+from fastai_colorize.nets.critics import PatchGAN
+from fastai_colorize.data.loaders import ColorDataLoaders
 from fastai_colorize.learner import colorize_learner
-from fastai_colorize.photos import find_photos
-from fastai_colorize.unets import UNet
-from fastai_colorize.wgan import WGANClip, WGANGP, wgan_rmsprop
-from fastai_colorize.evaluate import hardware
+from fastai_colorize.base.photos import find_photos
+from fastai_colorize.nets.unet import UNet
+from fastai_colorize.games.wgan import WGANClip, WGANGP, wgan_rmsprop
+from fastai_colorize.use.evaluate import hardware
 
 games = {'cgan': (ConditionalGAN, 'batch', gan_adam, {}),
          'wgan-clip': (WGANClip, 'instance', wgan_rmsprop, dict(one_batch=True)),

@@ -16,9 +16,9 @@ from fastai.torch_core import default_device
 from fastai.vision.gan import FixedGANSwitcher, GANLearner
 from torch import nn
 
-from fastai_colorize.adversarial import ConditionalGAN, gan_adam
-from fastai_colorize.critics import PatchGAN
-from fastai_colorize.generators import resnet_unet
+from fastai_colorize.games.adversarial import ConditionalGAN, gan_adam
+from fastai_colorize.nets.critics import PatchGAN
+from fastai_colorize.nets.dynamic import resnet_unet
 from fastai_colorize.learner import colorize_learner
 
 class WithL(nn.Module):

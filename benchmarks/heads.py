@@ -10,7 +10,7 @@ import pandas as pd
 from fastai.torch_core import set_seed
 
 from fastai_colorize import learner
-from fastai_colorize.generators import resnet_unet
+from fastai_colorize.nets.dynamic import resnet_unet
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -12,9 +12,9 @@ from PIL import Image
 from skimage.color import rgb2lab
 from torchvision import transforms
 
-from fastai_colorize.color import merge_lab, split_lab
-from fastai_colorize.data import ColorDataLoaders, LoadPhoto, PhotoCache
-from fastai_colorize.photos import find_photos
+from fastai_colorize.base.color import merge_lab, split_lab
+from fastai_colorize.data.loaders import ColorDataLoaders, LoadPhoto, PhotoCache
+from fastai_colorize.base.photos import find_photos
 
 def tutorial_item(f, size, flip=False):
     "As in the colorization tutorials on the web"

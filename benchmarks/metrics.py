@@ -14,11 +14,11 @@ from fastcore.basics import chunked
 from skimage.color import deltaE_ciede2000, rgb2lab
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from fastai_colorize.color import merge_lab, split_lab, to_uint8
-from fastai_colorize.data import LoadPhoto
-from fastai_colorize.generators import resnet_unet
-from fastai_colorize.metrics import measure, psnr, ssim
-from fastai_colorize.photos import find_photos
+from fastai_colorize.base.color import merge_lab, split_lab, to_uint8
+from fastai_colorize.data.loaders import LoadPhoto
+from fastai_colorize.nets.dynamic import resnet_unet
+from fastai_colorize.base.metrics import measure, psnr, ssim
+from fastai_colorize.base.photos import find_photos
 
 def sk_two(p, t, data_range=255):
     "PSNR and SSIM of one picture"

@@ -7,7 +7,7 @@ from time import perf_counter
 import torch, torch.nn.functional as F
 from fastai.torch_core import default_device
 
-from fastai_colorize.generators import resnet_unet
+from fastai_colorize.nets.dynamic import resnet_unet
 from fastai_colorize.learner import fused_adamw
 
 def stepper(size, bs, device, bf16=False, last_cross=False):

@@ -5,9 +5,9 @@
 FOLDER, `--valid-pct` and `--seed` are those of `fastai_colorize train`. Render size and saturation can be chosen here: the test photographs stay unseen."""
 from argparse import ArgumentParser
 
-from fastai_colorize.data import ColorDataLoaders
-from fastai_colorize.evaluate import colorizer_way, evaluate
-from fastai_colorize.inference import Colorizer
+from fastai_colorize.data.loaders import ColorDataLoaders
+from fastai_colorize.use.evaluate import colorizer_way, evaluate
+from fastai_colorize.use.colorizer import Colorizer
 
 parser = ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument('folder')

@@ -17,12 +17,12 @@ from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.torch_core import default_device
 
-from fastai_colorize.adversarial import ConditionalGAN, gan_adam
-from fastai_colorize.critics import PatchGAN
-from fastai_colorize.cyclegan import CycleGAN
-from fastai_colorize.evaluate import hardware
-from fastai_colorize.unets import UNet
-from fastai_colorize.wgan import WGANClip, WGANGP, add_dropout, wgan_rmsprop
+from fastai_colorize.games.adversarial import ConditionalGAN, gan_adam
+from fastai_colorize.nets.critics import PatchGAN
+from fastai_colorize.games.cyclegan import CycleGAN
+from fastai_colorize.use.evaluate import hardware
+from fastai_colorize.nets.unet import UNet
+from fastai_colorize.games.wgan import WGANClip, WGANGP, add_dropout, wgan_rmsprop
 
 def variants(
     size, # side of the pictures

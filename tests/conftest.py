@@ -18,11 +18,11 @@ from fastai.callback.progress import ProgressCallback
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from fastai.learner import Learner
-from fastai_colorize.adversarial import gan_adam
-from fastai_colorize.color import TensorL, TensorAB
-from fastai_colorize.inference import sample_photos
-from fastai_colorize.photos import find_photos
-from fastai_colorize.unets import UNet
+from fastai_colorize.games.adversarial import gan_adam
+from fastai_colorize.base.color import TensorL, TensorAB
+from fastai_colorize.base.pictures import sample_photos
+from fastai_colorize.base.photos import find_photos
+from fastai_colorize.nets.unet import UNet
 
 signal.signal(signal.SIGINT, signal.default_int_handler)   # shells start background jobs, and with them the tests of Ctrl-C, deaf to it
 

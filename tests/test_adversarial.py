@@ -14,10 +14,10 @@ import fastai.callback.schedule
 from fastai.data.core import DataLoaders, Datasets, TfmdDL
 from fastai.learner import Learner, load_learner
 from fastai.optimizer import OptimWrapper
-from fastai_colorize.adversarial import ConditionalGAN, gan_adam
-from fastai_colorize.critics import PatchGAN
-from fastai_colorize.losses import BCELoss, WassersteinLoss
-from fastai_colorize.unets import UNet
+from fastai_colorize.games.adversarial import ConditionalGAN, gan_adam
+from fastai_colorize.nets.critics import PatchGAN
+from fastai_colorize.games.losses import BCELoss, WassersteinLoss
+from fastai_colorize.nets.unet import UNet
 
 pytestmark = [pytest.mark.usefixtures('one_thread'), pytest.mark.filterwarnings('ignore:The generator paints grey')]   # no time to learn
 

@@ -11,7 +11,7 @@ from skimage.color import rgb2lab
 pytest.importorskip('gradio', reason="the app needs Gradio: pip install -e '.[app]'")
 import httpx
 from fastai_colorize.app import launch
-from fastai_colorize.inference import Colorizer
+from fastai_colorize.use.colorizer import Colorizer
 
 WAIT = 120_000   # ms that the browser waits on a busy machine
 PICTURE = 'img[src*="gradio_api/file"]'

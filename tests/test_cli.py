@@ -173,7 +173,7 @@ def test_impossible_games(args, words, photo_folder, tmp_path, capsys):
 def test_help_says_the_true_defaults():
     "What `--help` says of a GAN's options is what its Callback does"
     from fastai_colorize.cli import _GAN_OPTIONS, _RECIPES
-    from fastai_colorize.learner import gans
+    from fastai_colorize.games.game import gans
     assert list(gans) == [o for o in _RECIPES if o != 'L1']
     for flag,(names,_,default,_) in _GAN_OPTIONS.items():
         for name in names:

@@ -5,8 +5,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 import numpy as np, pytest
 from PIL import Image
-from fastai_colorize import coco as room
-from fastai_colorize.coco import DownloadError, coco_annotations, coco_subset, pick_coco
+from fastai_colorize.data import coco as room
+from fastai_colorize.data.coco import DownloadError, coco_annotations, coco_subset, pick_coco
 
 CATS = {1: 'person', 3: 'car', 17: 'cat', 18: 'dog'}
 

@@ -2,7 +2,7 @@
 import pytest, torch
 from copy import deepcopy
 from torch import nn
-from fastai_colorize.critics import PatchGAN
+from fastai_colorize.nets.critics import PatchGAN
 
 def ref_patchgan(n_in, ndf, norm):
     "pix2pix's 70×70 discriminator, line by line"

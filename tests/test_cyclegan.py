@@ -11,15 +11,16 @@ from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from fastai.learner import Learner, load_learner
 from PIL import Image
-from fastai_colorize.adversarial import gan_adam
-from fastai_colorize.critics import PatchGAN
-from fastai_colorize.cyclegan import CycleGAN, PhotoPool, noise_state, replay
-from fastai_colorize.data import ColorDataLoaders
-from fastai_colorize.generators import create_generator
-from fastai_colorize.inference import Colorizer
-from fastai_colorize.learner import Autocast, colorize_learner
-from fastai_colorize.resnets import ResNetGenerator
-from fastai_colorize.unets import UNet
+from fastai_colorize.games.adversarial import gan_adam
+from fastai_colorize.nets.critics import PatchGAN
+from fastai_colorize.games.cyclegan import CycleGAN, PhotoPool, noise_state, replay
+from fastai_colorize.data.loaders import ColorDataLoaders
+from fastai_colorize.nets.weights import create_generator
+from fastai_colorize.use.colorizer import Colorizer
+from fastai_colorize.train.callbacks import Autocast
+from fastai_colorize.learner import colorize_learner
+from fastai_colorize.nets.resnet import ResNetGenerator
+from fastai_colorize.nets.unet import UNet
 
 pytestmark = [pytest.mark.filterwarnings('ignore:The generator paints grey', 'ignore:The critic has won'),   # these nets have had no time to learn
               pytest.mark.usefixtures('one_thread')]

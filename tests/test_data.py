@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np, pytest, torch
 from PIL import Image
 
-from fastai_colorize.color import split_lab
-from fastai_colorize.data import ColorDataLoaders, LoadPhoto, PhotoCache
-from fastai_colorize.photos import PhotoError, find_photos
+from fastai_colorize.base.color import split_lab
+from fastai_colorize.data.loaders import ColorDataLoaders, LoadPhoto, PhotoCache
+from fastai_colorize.base.photos import PhotoError, find_photos
 
 KW = dict(size=32, bs=4, num_workers=0)
 

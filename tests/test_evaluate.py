@@ -5,11 +5,11 @@ import numpy as np, pandas as pd, pytest, torch
 from PIL import Image
 from torch import nn
 
-from fastai_colorize import evaluate as ev
-from fastai_colorize.color import split_lab
-from fastai_colorize.evaluate import colorizer_way, evaluate, evaluate_folder, mean_ab, pictures_way
-from fastai_colorize.inference import Colorizer
-from fastai_colorize.photos import PhotoError
+from fastai_colorize.use import evaluate as ev
+from fastai_colorize.base.color import split_lab
+from fastai_colorize.use.evaluate import colorizer_way, evaluate, evaluate_folder, mean_ab, pictures_way
+from fastai_colorize.use.colorizer import Colorizer
+from fastai_colorize.base.photos import PhotoError
 from skimage.metrics import peak_signal_noise_ratio
 
 class Warm(nn.Module):

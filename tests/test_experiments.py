@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
 from PIL import Image
 
-from fastai_colorize import experiments as ex
-from fastai_colorize.coco import DownloadError
-from fastai_colorize.experiments import coco_photos, experiment
-from fastai_colorize.recipes import VERSION, Protocol, improved, paper, protocols, reported, stage_name, stages, trials
-from fastai_colorize.tables import Results, grid, publish, published, tables
+from fastai_colorize.paper import run as ex
+from fastai_colorize.data.coco import DownloadError
+from fastai_colorize.paper.run import coco_photos, experiment
+from fastai_colorize.paper.rows import VERSION, Protocol, improved, paper, protocols, reported, stage_name, stages, trials
+from fastai_colorize.paper.tables import Results, grid, publish, published, tables
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 TINY = Protocol('tiny', 32, {'3000': (12, 4), '10000': (16, 6)}, epochs=.1, nets=dict(unet=dict(ngf=4)), pretrained=False, bf16=False, measured=64,

@@ -6,7 +6,8 @@ import pytest, torch
 from safetensors import SafetensorError
 from torchvision.models import ResNet18_Weights, resnet18
 
-from fastai_colorize.generators import create_generator, load_generator, resnet_unet, save_generator
+from fastai_colorize.nets.weights import create_generator, load_generator, save_generator
+from fastai_colorize.nets.dynamic import resnet_unet
 
 NAME = ResNet18_Weights.DEFAULT.url.rsplit('/', 1)[1]
 

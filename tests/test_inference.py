@@ -8,10 +8,10 @@ from PIL import Image
 from skimage import data
 from skimage.color import rgb2lab
 from torch import nn
-from fastai_colorize import inference
-from fastai_colorize.generators import resnet_unet
-from fastai_colorize.inference import *
-from fastai_colorize.photos import PhotoError, open_photo, save_photo
+from fastai_colorize.use import colorizer
+from fastai_colorize.nets.dynamic import resnet_unet
+from fastai_colorize.use.colorizer import *
+from fastai_colorize.base.photos import PhotoError, open_photo, save_photo
 
 class Stub(nn.Module):
     "One warm hue that depends on the place and on L; remembers the shapes that it saw"
@@ -140,7 +140,7 @@ def test_broken_networks():
     with pytest.raises(ValueError, match='render_size'): Colorizer(Stub(), 8)
 
 def test_pretrained_files(tmp_path):
-    from fastai_colorize.generators import create_generator, save_generator
+    from fastai_colorize.nets.weights import create_generator, save_generator
     net = create_generator('unet', size=32)
     c = Colorizer.from_pretrained(save_generator(net, tmp_path/'u.safetensors'), render_size=64, device='cpu')
     assert c.colorize(CAT).size == CAT.size and c.multiple == 32
@@ -153,7 +153,7 @@ def test_pretrained_files(tmp_path):
 MEMORY = '''
 import resource,sys,numpy as np,torch
 from torch import nn
-from fastai_colorize.inference import Colorizer
+from fastai_colorize.use.colorizer import Colorizer
 class Stub(nn.Module):
     def forward(self, l): return torch.cat([l*0 + .1, l*0 + .3], 1)
 c = Colorizer(Stub()); c.colorize(np.zeros((64,64,3), np.uint8))

@@ -6,8 +6,8 @@ from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from fastai_colorize import learner
-from fastai_colorize.color import merge_lab
-from fastai_colorize.losses import PerceptualLoss
+from fastai_colorize.base.color import merge_lab
+from fastai_colorize.train.perceptual import PerceptualLoss
 from fastai.callback.core import Callback
 
 @pytest.fixture

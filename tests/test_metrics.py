@@ -6,9 +6,9 @@ from skimage import data
 from skimage.color import deltaE_ciede2000, rgb2lab
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from fastai_colorize import metrics
-from fastai_colorize.color import merge_lab, split_lab, to_uint8
-from fastai_colorize.metrics import ColorMetric, color_metrics, delta_e, delta_e2000, fid, frechet_distance, measure, psnr, ssim
+from fastai_colorize.base import metrics
+from fastai_colorize.base.color import merge_lab, split_lab, to_uint8
+from fastai_colorize.base.metrics import ColorMetric, color_metrics, delta_e, delta_e2000, fid, frechet_distance, measure, psnr, ssim
 
 SSIM = dict(channel_axis=0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
 

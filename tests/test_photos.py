@@ -5,8 +5,8 @@ from pathlib import Path
 import PIL
 from PIL import Image, ImageCms, ImageFile
 from skimage import data
-from fastai_colorize import photos
-from fastai_colorize.photos import *
+from fastai_colorize.base import photos
+from fastai_colorize.base.photos import *
 
 CAT = Image.fromarray(data.chelsea()).resize((226,150), Image.Resampling.BOX)
 GREY = CAT.convert('L')

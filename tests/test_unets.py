@@ -2,8 +2,8 @@
 import pickle, pytest, torch
 from copy import deepcopy
 from torch import nn
-from fastai_colorize.resnets import ResNetGenerator
-from fastai_colorize.unets import UNet, AttentionUNet, init_normal
+from fastai_colorize.nets.resnet import ResNetGenerator
+from fastai_colorize.nets.unet import UNet, AttentionUNet, init_normal
 
 class RefBlock(nn.Module):
     "One level of pix2pix's U-Net, written as the paper's code does: each level wraps the next"

@@ -8,12 +8,12 @@ from fastai.callback.fp16 import MixedPrecision
 from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from fastai.torch_core import set_seed
-from fastai_colorize.adversarial import gan_adam
-from fastai_colorize.critics import PatchGAN
-from fastai_colorize.data import ColorDataLoaders
+from fastai_colorize.games.adversarial import gan_adam
+from fastai_colorize.nets.critics import PatchGAN
+from fastai_colorize.data.loaders import ColorDataLoaders
 from fastai_colorize.learner import colorize_learner
-from fastai_colorize.unets import UNet
-from fastai_colorize.wgan import WGAN, WGANClip, WGANGP, add_dropout, gradient_penalty, wgan_rmsprop
+from fastai_colorize.nets.unet import UNet
+from fastai_colorize.games.wgan import WGAN, WGANClip, WGANGP, add_dropout, gradient_penalty, wgan_rmsprop
 
 pytestmark = [pytest.mark.usefixtures('one_thread'), pytest.mark.filterwarnings('ignore:The generator paints grey')]   # no time to learn
 
