@@ -17,7 +17,27 @@ from nbdev.showdoc import showdoc_nm
 
 here = Path(__file__).parent
 cfg = get_config(here)
-rooms = {f.stem: m[1] for f in sorted(cfg.nbs_path.glob('[0-9]*.ipynb')) if (m := re.search(r'#\| default_exp (\w+)', f.read_text(encoding='utf-8')))}
+
+def contents():
+    "`toc.md` with the pages that its patterns find, each once"
+    seen = set()
+    for line in (here/'toc.md').read_text(encoding='utf-8').splitlines():
+        if '*' not in line:
+            seen.add(line)
+            yield line
+        else:
+            found = (f.relative_to(cfg.nbs_path).with_suffix('').as_posix() for f in cfg.nbs_path.glob(line) if f.suffix in ('.ipynb', '.md'))
+            new = [o for o in sorted(found) if o not in seen]
+            seen.update(new)
+            yield from new
+
+def module_of(docname):
+    "The module that a notebook makes, without the package's name: `base.color`; or None"
+    f = cfg.nbs_path/f'{docname}.ipynb'
+    m = f.exists() and re.search(r'#\| default_exp ([\w.]+)', f.read_text(encoding='utf-8'))
+    return m[1] if m else None
+
+pages = {o: module for o in contents() if (module := module_of(o))}   # page → module, in the order of the sidebar
 
 # Sphinx
 project,release = cfg.lib_path.name,cfg.version
@@ -32,9 +52,9 @@ html_theme_options = dict(repository_url=cfg.git_url, repository_branch=cfg.bran
                           use_source_button=True, launch_buttons=dict(colab_url='https://colab.research.google.com'), navbar_persistent=[])
 
 # API entries
-def label(name, tree, room):
+def label(name, tree, module):
     "Target of a symbol; targets know no case, so that a class `FID` and a function `fid` need two"
-    return f"{room}.{name}{'-class' if isinstance(tree, ast.ClassDef) else ''}"
+    return f"{module}.{name}{'-class' if isinstance(tree, ast.ClassDef) else ''}"
 
 def documented(src):
     "Public symbols that a piece of code defines, each with its syntax tree; after a class, its methods that have a docstring"
@@ -47,8 +67,9 @@ def documented(src):
             if isinstance(o, ast.ClassDef):
                 yield from ((f'{name}.{m.name}', m) for m in o.body if isinstance(m, ast.FunctionDef) and m.name[0] != '_' and ast.get_docstring(m))
 
-modules = {o: import_module(f'{project}.{o}') for o in rooms.values()}
-targets = {name: '#' + label(name, tree, room) for room in reversed(modules) for name,tree in documented(inspect.getsource(modules[room]))} | {o: f'/{o}.ipynb' for o in rooms}
+modules = {o: import_module(f'{project}.{o}') for o in pages.values()}
+targets = {f'{prefix}{o}': f'/{page}.ipynb' for page,o in pages.items() for prefix in ('', f'{project}.') if prefix or '.' in o}
+targets |= {name: '#' + label(name, tree, o) for o in reversed(modules) for name,tree in documented(inspect.getsource(modules[o]))}
 
 def call(name, o):
     "How `o` is called, in one line"
@@ -57,16 +78,16 @@ def call(name, o):
     args = [star.get(p.kind, '') + p.name + (f'={simple(p.default)}' if p.default is not p.empty else '') for p in inspect.signature(o).parameters.values()]
     return f"{name}({', '.join(a for a in args if a != 'self')})"
 
-def entry(name, tree, room):
-    "The API entry of a symbol, in Markdown"
-    head = f'({label(name, tree, room)})=\n###{"#"*("." in name)} {name}'
-    if isinstance(tree, ast.Assign): return f'{head}\n\n```python\n{ast.get_source_segment(inspect.getsource(modules[room]), tree)}\n```'
-    o = eval(name, vars(modules[room]))
+def entry(name, tree, src, module):
+    "The API entry of a symbol that `src` defines, in Markdown"
+    head = f'({label(name, tree, module)})=\n###{"#"*("." in name)} {name}'
+    if isinstance(tree, ast.Assign): return f'{head}\n\n```python\n{ast.get_source_segment(src, tree)}\n```'
+    o = eval(name, vars(modules[module]))
     if isinstance(o, property): return f'{head}\n\n{inspect.getdoc(o)}'
     line = inspect.getsourcelines(inspect.unwrap(getattr(o, '__func__', o)))[1]
     table = DocmentTbl(o)._repr_markdown_()
     for pat,new in ((r'\| NoneType \|', '|  |'), (r'\| functools\.partial\(.*?\) \|', '| … |'), (r'\n\| \w+ (\|  )+\|$', '')): table = re.sub(pat, new, table, flags=re.M)
-    source = f'[source]({cfg.git_url}/blob/{cfg.branch}/{project}/{room}.py#L{line})'
+    source = f'[source]({cfg.git_url}/blob/{cfg.branch}/{project}/{module.replace(".", "/")}.py#L{line})'
     return '\n\n'.join([head, f'```python\n{call(name, o)}\n```', f'{ast.get_docstring(tree) or ""} ({source})', table and f'{{.api}}\n{table}'])
 
 def link(md):
@@ -79,23 +100,13 @@ def plain(cells, docname):
     parts = [o.source if o.cell_type == 'markdown' else f'```python\n{o.source}\n```' for o in cells if o.get('source')]
     return '\n\n'.join([*parts, f'This page, with pictures: {html_baseurl}{docname}.html']) + '\n'
 
-def contents():
-    "`toc.md` with the pages that its patterns find, each once"
-    seen = set()
-    for line in (here/'toc.md').read_text(encoding='utf-8').splitlines():
-        if '*' not in line: yield line
-        else:
-            found = sorted(f.relative_to(cfg.nbs_path).with_suffix('').as_posix() for f in cfg.nbs_path.glob(line) if f.suffix in ('.ipynb', '.md'))
-            yield from (o for o in found if o not in seen)
-            seen.update(found)
-
 def document(app, docname, source):
     "Make a page of a notebook"
     if Path(app.env.doc2path(docname)).suffix != '.ipynb': return
     def entries(cell):
         if 'export' not in cell.directives_: return
         cell.directives_,cell.cell_type = {},'markdown'
-        cell.source = '\n\n'.join(entry(*o, rooms[docname]) for o in documented(cell.source))
+        cell.source = '\n\n'.join(entry(*o, cell.source, pages[docname]) for o in documented(cell.source))
         cell.pop('outputs', None)
         cell.pop('execution_count', None)
     def links(cell):
@@ -109,7 +120,10 @@ def document(app, docname, source):
     proc = NBProcessor(nb=dict2nb(json.loads(source[0])), procs=[entries, rm_export, links, screen])
     proc.process()
     proc.nb.metadata['language_info'] = dict(name='python', pygments_lexer='ipython3')   # knows `!pip`
-    if docname in rooms: (Path(app.outdir)/f'{rooms[docname]}.html.md').write_text(plain(proc.nb.cells, docname), encoding='utf-8')   # to which the module's docstring points
+    if docname in pages:                                                # the module's docstring points to it
+        text = Path(app.outdir)/f'{docname}.html.md'
+        text.parent.mkdir(parents=True, exist_ok=True)
+        text.write_text(plain(proc.nb.cells, docname), encoding='utf-8')
     if docname == app.config.root_doc: proc.nb.cells.append(dict2nb(cells=[dict(cell_type='markdown', metadata={}, source='\n'.join(contents()))]).cells[0])
     source[0] = json.dumps(nb2dict(proc.nb))
 
