@@ -19,7 +19,7 @@ from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from fastai.learner import Learner
 from fastai_colorize.games.adversarial import gan_adam
-from fastai_colorize.base.color import TensorL, TensorAB
+from fastai_colorize.data.batches import TensorL, TensorAB
 from fastai_colorize.base.pictures import sample_photos
 from fastai_colorize.base.photos import find_photos
 from fastai_colorize.nets.unet import UNet
