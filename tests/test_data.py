@@ -129,7 +129,7 @@ def test_what_is_wrong_with_the_grey_folder(numbered, capsys):
     with pytest.raises(ValueError, match='No grey photo is left for training: 1 of 1 grey photos cannot be used, for example .*broken.jpg'): ColorDataLoaders.from_folder(color, unpaired=grey, **kw)
     for i in range(3): Image.new('L', (40, 40), 50*i).save(grey/f'{i}.png')
     dls = ColorDataLoaders.from_folder(color, unpaired=grey, **kw)
-    assert '1 of 4 grey photos cannot be used' in capsys.readouterr().out and len(dls.train.greys) == dls.recipe['grey'] == 3
+    assert '1 of 4 grey photos cannot be used' in capsys.readouterr().out and len(dls.train.greys) == dls.config['grey'] == 3
     Image.new('RGB', (40, 40), (200, 20, 20)).save(grey/'red.png')
     with pytest.raises(ValueError, match=r'1 of the 5 photos that should be grey are in colour, for example .*red.png'): ColorDataLoaders.from_folder(color, unpaired=grey, **kw)
     with pytest.raises(ValueError, match='13 of the 13 photos that should be grey are in colour.*taken for each other'): ColorDataLoaders.from_folder(color, unpaired=color, **kw)
@@ -143,4 +143,4 @@ def test_what_is_wrong_with_the_grey_folder(numbered, capsys):
 
 def test_plain_batches_are_as_before(photo_folder):
     dls = ColorDataLoaders.from_folder(photo_folder, **KW)
-    assert 'grey' not in dls.recipe and dls.one_batch()[1].shape[1] == 2
+    assert 'grey' not in dls.config and dls.one_batch()[1].shape[1] == 2

@@ -27,6 +27,7 @@ class Degrade(ItemTransform):
         if not 0 <= p <= 1: raise ValueError(f"Degrade takes a probability from 0 to 1, not {p}.")
         if blur > 2 or jpeg > 90: raise ValueError(f"Degrade takes blur up to 2 and jpeg up to 90, not {blur} and {jpeg}.")
         store_attr()
+        self.config = dict(p=p, blur=blur, grain=grain, marks=marks, fade=fade, jpeg=jpeg)
 
     def encodes(self, b):
         if not self.p: return b
