@@ -5,7 +5,7 @@ from pathlib import Path
 import PIL
 from PIL import Image, ImageCms, ImageFile
 from skimage import data
-from fastai_colorize.base import photos
+from fastai_colorize.base import files
 from fastai_colorize.base.photos import *
 
 CAT = Image.fromarray(data.chelsea()).resize((226,150), Image.Resampling.BOX)
@@ -143,6 +143,46 @@ def test_exif_of_a_users_image_is_left_alone(tmp_path):
     im = Image.open(tmp_path/'a.jpg')
     assert open_photo(im).size == CAT.size[::-1] and im.getexif()[0x112] == 6 and im.size == CAT.size
 
+@pytest.mark.parametrize('o', (1, 3, 6, 8))
+@pytest.mark.parametrize('a', [np.asarray(GREY).astype(np.uint16)*257, np.asarray(GREY)/np.float32(255), np.asarray(with_alpha(CAT))], ids=['16 bits', 'float', 'alpha'])
+def test_orientation_of_other_modes(tmp_path, o, a):
+    exif = Image.Exif(); exif[0x112] = o
+    f = tmp_path/('a.tif' if a.dtype == np.float32 else 'a.png')
+    Image.fromarray(np.ascontiguousarray(np.rot90(a, {1:0, 3:2, 6:1, 8:-1}[o]))).save(f, exif=exif.tobytes())
+    p = open_photo(f)
+    assert p.size == photo_size(f) == CAT.size
+    assert (p.rgb == open_photo(a).rgb).all() and (p.alpha is None or (p.alpha == a[...,3]).all())
+
+@pytest.mark.parametrize('mode', ['L', 'RGB', 'RGBA', 'CMYK', 'P', '1'])
+@pytest.mark.parametrize('o', (3, 6, 8))
+def test_turned_tiff(tmp_path, o, mode):
+    "Pillow 12 scrambles some of them when it maps the file into memory"
+    im = CAT.convert(mode)
+    exif = Image.Exif(); exif[0x112] = o
+    im.transpose({3:Image.Transpose.ROTATE_180, 6:Image.Transpose.ROTATE_90, 8:Image.Transpose.ROTATE_270}[o]).save(tmp_path/'a.tif', exif=exif.tobytes())
+    assert (open_photo(tmp_path/'a.tif').rgb == open_photo(im).rgb).all() and photo_size(tmp_path/'a.tif') == CAT.size
+
+def test_orientation_in_xmp(tmp_path):
+    "Some programs note the orientation there alone"
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    CAT.save(tmp_path/'a.jpg', xmp=xmp)
+    assert open_photo(tmp_path/'a.jpg').size == photo_size(tmp_path/'a.jpg') == CAT.size[::-1]
+
+def test_size_from_the_head(tmp_path):
+    CAT.save(tmp_path/'whole.jpg')
+    (tmp_path/'cut.jpg').write_bytes((tmp_path/'whole.jpg').read_bytes()[:2000])
+    assert photo_size(tmp_path/'cut.jpg') == CAT.size
+    with open_header(tmp_path/'whole.jpg') as im: assert im.size == CAT.size and im.mode == 'RGB'
+    (tmp_path/'text.jpg').write_text('no picture')
+    with pytest.raises(PhotoError, match='not an image'): photo_size(tmp_path/'text.jpg')
+    CAT.save(tmp_path/'broken.jpg', exif=b'Exif\0\0MM\0\x2a\xff\xff\xff\xff garbage')
+    assert photo_size(tmp_path/'broken.jpg') == CAT.size
+
+def test_missing_is_a_missing_file(tmp_path):
+    for f in (open_photo, photo_size, find_photos):
+        with pytest.raises(FileNotFoundError, match='no such file'): f(tmp_path/'none.jpg')
+        with pytest.raises(PhotoError, match='no such file'): f(tmp_path/'none.jpg')
+
 def test_broken_exif(tmp_path):
     CAT.save(tmp_path/'a.jpg', exif=b'Exif\0\0MM\0\x2a\xff\xff\xff\xff garbage')
     with warnings.catch_warnings():
@@ -239,7 +279,7 @@ def test_beyond_the_limit_one_sentence(tmp_path, w, h):
 
 def test_pillows_limit_of_others_is_respected():
     for before,after in (('None', 'None'), ('5', str(MAX_PIXELS)), ('10**9', str(10**9))):
-        code = f'from PIL import Image; Image.MAX_IMAGE_PIXELS = {before}\nimport importlib.util, fastai_colorize.photos\nprint(Image.MAX_IMAGE_PIXELS)'
+        code = f'from PIL import Image; Image.MAX_IMAGE_PIXELS = {before}\nimport fastai_colorize.base.photos\nprint(Image.MAX_IMAGE_PIXELS)'
         assert subprocess.run([sys.executable, '-W', 'ignore', '-c', code], capture_output=True, text=True).stdout.strip() == after
 
 # ---- saving
@@ -254,7 +294,7 @@ class Full(io.RawIOBase):
 def test_full_disk(tmp_path, monkeypatch, suffix):
     import builtins
     old = save_photo(GREY, tmp_path/f'a{suffix}').read_bytes()
-    monkeypatch.setattr(photos, 'open', lambda p,m: Full(builtins.open(p, m)), raising=False)
+    monkeypatch.setattr(files, 'open', lambda p,m: Full(builtins.open(p, m)), raising=False)
     with pytest.raises(PhotoError, match='No space left'): save_photo(CAT, tmp_path/f'a{suffix}')
     assert (tmp_path/f'a{suffix}').read_bytes() == old and len(list(tmp_path.iterdir())) == 1
 
