@@ -1,4 +1,20 @@
 "Add colour to grey photographs with fastai and conditional GANs"
-from importlib.metadata import version
+from typing import TYPE_CHECKING
 
-__version__ = version('fastai_colorize')
+if TYPE_CHECKING:
+    from .use.colorizer import Colorizer
+    __version__: str
+
+__all__ = ['Colorizer', '__version__']
+
+def __getattr__(name: str):
+    "Nothing is imported before it is asked for: torch takes a second, and `--help` needs none of it"
+    if name == '__version__':
+        from importlib.metadata import version
+        return version('fastai_colorize')
+    if name == 'Colorizer':
+        from .use.colorizer import Colorizer
+        return Colorizer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]: return sorted([*globals(), *__all__])
