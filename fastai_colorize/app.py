@@ -9,21 +9,26 @@ __all__ = ['preview', 'save_coloured', 'bundle', 'sentence', 'page', 'launch']
 
 # %% ../nbs/app.ipynb #9697c8e2
 import os, tempfile, zipfile
+from collections.abc import Sequence
 from functools import cache
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
+
 from PIL import Image
+
+from .base.files import error_line, writing
+from .base.photos import SAVES, open_photo, save_photo
 from .use.colorizer import Colorizer
-from .base.photos import SAVES, open_photo, error_line, save_photo
 
 # %% ../nbs/app.ipynb #cbfaad81
 def preview(
     colorizer:Colorizer, # that paints
     file, # path of a photo
     saturation:float=1., # factor on the colour
-    render_size:int=None, # default: that of the colorizer
+    render_size:int|None=None, # default: that of the colorizer
     side:int=1024, # most pixels on the longer side
-) -> tuple: # two PIL images: the photo as it is, and in colour
+) -> tuple[Image.Image,Image.Image]: # the photo as it is, and in colour
     "A photo before and after, small enough for a page"
     before = open_photo(file).to_pil()
     before.thumbnail((side, side), Image.Resampling.LANCZOS)
@@ -35,7 +40,7 @@ def save_coloured(
     file, # path of a photo
     folder, # for the result; what is there already is kept
     saturation:float=1., # factor on the colour
-    render_size:int=None, # default: that of the colorizer
+    render_size:int|None=None, # default: that of the colorizer
 ) -> Path: # the result
     "Colour a photo at full size"
     file,photo = Path(file),open_photo(file)
@@ -46,12 +51,12 @@ def save_coloured(
 
 # %% ../nbs/app.ipynb #d6875391
 def bundle(
-    files, # results, in one folder
-): # the file to download: the only one, a zip beside them, or None where there is none
+    files:Sequence[Path], # results, in one folder
+) -> Path|None: # the file to download: the only one, a zip beside them, or None where there is none
     "Make one file of many"
     if len(files) < 2: return next(iter(files), None)
     path = Path(files[0]).with_name('coloured.zip')
-    with zipfile.ZipFile(path, 'w') as z:
+    with writing(path) as part, zipfile.ZipFile(part, 'w') as z:
         for f in files: z.write(f, Path(f).name)
     return path
 
@@ -64,7 +69,7 @@ def sentence(
     return f"{Path(file).name}: {getattr(error, 'reason', error_line(error))}"
 
 # %% ../nbs/app.ipynb #57eda3c6
-_SHOWN,_FULL,_ERRORS = 12,'Colour at full size',(ValueError, RuntimeError)
+_SHOWN,_FULL,_ERRORS = 12,'Colour at full size',(ValueError, OSError, RuntimeError)
 
 @cache
 def _keep_files():
@@ -72,6 +77,59 @@ def _keep_files():
     folder = tempfile.TemporaryDirectory(prefix='fastai_colorize_', ignore_cleanup_errors=True)
     os.environ['GRADIO_TEMP_DIR'] = folder.name
     return folder   # lives as long as the cache
+
+# %% ../nbs/app.ipynb #268bc891
+_WELCOME = """# Colour for grey photographs
+Drop photos, move the line to compare, and download them at full size. They stay on the computer that runs this page,
+and are deleted after an hour."""
+
+def _draw(gr, colorizer):
+    "The parts of the page, inside of an open `Blocks`"
+    ui,most = SimpleNamespace(gr=gr, colorizer=colorizer),max(512, colorizer.render_size)
+    gr.Markdown(_WELCOME)
+    ui.files = gr.File(label='Photos', file_count='multiple', file_types=['image'], height=180, elem_id='photos')
+    with gr.Row():
+        ui.saturation = gr.Slider(0, 2, 1, step=.05, min_width=300, label='Saturation',
+                                  info='0 is grey, 1 is what the network says')
+        ui.size = gr.Slider(32, most, colorizer.render_size, step=32, min_width=300, label='Render size',
+                            info='The network sees about this many pixels squared')
+    ui.problems = gr.Textbox(label='Not coloured', visible=False)
+    ui.make = gr.Button(_FULL, variant='primary', visible=False)
+    ui.download = gr.DownloadButton(visible=False)
+    ui.more = gr.Markdown(f'The first {_SHOWN} are shown; the download has all of them.', visible=False)
+    slider = dict(visible=False, interactive=False, min_width=320, buttons=['fullscreen'])
+    with gr.Row(): ui.sliders = [gr.ImageSlider(**slider) for _ in range(_SHOWN)]
+    return ui
+
+# %% ../nbs/app.ipynb #78dca804
+def _tell(ui, bad): return {ui.problems: ui.gr.Textbox('\n'.join(bad), visible=bool(bad))}
+
+def _show(ui, files, saturation, size):
+    "Previews, one after the other"
+    gr,files,bad = ui.gr,files or [],[]
+    unused = {o: gr.ImageSlider(None, visible=False) for o in ui.sliders[len(files):]}
+    shown = {ui.make: gr.Button(visible=bool(files)), ui.more: gr.Markdown(visible=len(files) > _SHOWN)}
+    yield {**shown, **_tell(ui, bad), **unused}
+    for f,o in zip(files, ui.sliders):
+        try:
+            both = preview(ui.colorizer, f, saturation, size)
+            yield {o: gr.ImageSlider(both, label=Path(f).name, visible=True)}
+        except _ERRORS as e:
+            bad.append(sentence(f, e))
+            yield {o: gr.ImageSlider(None, visible=False), **_tell(ui, bad)}
+
+def _colour(ui, files, saturation, size):
+    "The photos at full size, in one file"
+    gr,done,bad = ui.gr,[],[]
+    with tempfile.TemporaryDirectory() as folder:
+        for i,f in enumerate(files):
+            yield {ui.make: gr.Button(f'Colouring {i+1} of {len(files)} …')}
+            try: done.append(save_coloured(ui.colorizer, f, folder, saturation, size))
+            except _ERRORS as e: bad.append(sentence(f, e))
+        res = bundle(done)
+        label = res and f'Download {res.name} (saturation {saturation:g}, render size {size})'
+        download = gr.DownloadButton(label, res, visible=bool(res))
+        yield {ui.make: gr.Button(_FULL), ui.download: download, **_tell(ui, bad)}
 
 # %% ../nbs/app.ipynb #dfce966a
 def page(
@@ -81,62 +139,37 @@ def page(
     import gradio as gr
     _keep_files()
     with gr.Blocks(title='fastai_colorize', analytics_enabled=False, delete_cache=(600, 3600)) as blocks:
-        gr.Markdown('# Colour for grey photographs\nDrop photos, move the line to compare, and download them at full size. '
-                    'They stay on the computer that runs this page, and are deleted after an hour.')
-        files = gr.File(label='Photos', file_count='multiple', file_types=['image'], height=180, elem_id='photos')
-        with gr.Row():
-            saturation = gr.Slider(0, 2, 1, step=.05, label='Saturation', info='0 is grey, 1 is what the network says', min_width=300)
-            size = gr.Slider(32, max(512, colorizer.render_size), colorizer.render_size, step=32, label='Render size', info='The network sees about this many pixels squared', min_width=300)
-        problems = gr.Textbox(label='Not coloured', visible=False)
-        make = gr.Button(_FULL, variant='primary', visible=False)
-        download = gr.DownloadButton(visible=False)
-        more = gr.Markdown(f'The first {_SHOWN} are shown; the download has all of them.', visible=False)
-        with gr.Row(): sliders = [gr.ImageSlider(visible=False, interactive=False, min_width=320, buttons=['fullscreen']) for _ in range(_SHOWN)]
-        def tell(bad): return gr.Textbox('\n'.join(bad), visible=bool(bad))
-
-        def show(files, saturation, size):
-            "Previews, one after the other"
-            files,bad = files or [],[]
-            yield {make:gr.Button(visible=bool(files)), more:gr.Markdown(visible=len(files) > _SHOWN), problems:tell(bad), **{o:gr.ImageSlider(None, visible=False) for o in sliders[len(files):]}}
-            for f,o in zip(files, sliders):
-                try: yield {o:gr.ImageSlider(preview(colorizer, f, saturation, size), label=Path(f).name, visible=True)}
-                except _ERRORS as e:
-                    bad.append(sentence(f, e))
-                    yield {o:gr.ImageSlider(None, visible=False), problems:tell(bad)}
-
-        def full(files, saturation, size):
-            "The photos at full size, in one file"
-            done,bad = [],[]
-            with tempfile.TemporaryDirectory() as folder:
-                for i,f in enumerate(files):
-                    yield {make:gr.Button(f'Colouring {i+1} of {len(files)} …')}
-                    try: done.append(save_coloured(colorizer, f, folder, saturation, size))
-                    except _ERRORS as e: bad.append(sentence(f, e))
-                res = bundle(done)
-                label = res and f'Download {res.name} (saturation {saturation:g}, render size {size})'
-                yield {make:gr.Button(_FULL), problems:tell(bad), download:gr.DownloadButton(label, res, visible=bool(res))}
-
-        inputs = [files, saturation, size]
-        gr.on([o.change for o in inputs], show, inputs, [make, more, problems, *sliders], trigger_mode='always_last')
-        files.change(lambda: gr.DownloadButton(visible=False), None, download)   # it is that of other photos
-        make.click(full, inputs, [make, download, problems])
+        ui = _draw(gr, colorizer)
+        inputs = [ui.files, ui.saturation, ui.size]
+        def show(files, saturation, size): yield from _show(ui, files, saturation, size)
+        def full(files, saturation, size): yield from _colour(ui, files, saturation, size)
+        changed,shown = [o.change for o in inputs],[ui.make, ui.more, ui.problems, *ui.sliders]
+        gr.on(changed, show, inputs, shown, trigger_mode='always_last')
+        ui.files.change(lambda: gr.DownloadButton(visible=False), None, ui.download)   # it is that of other photos
+        ui.make.click(full, inputs, [ui.make, ui.download, ui.problems])
     return blocks
 
 # %% ../nbs/app.ipynb #d87f817d
 def launch(
-    colorizer:Colorizer=None, # that paints, default: with the packaged weights
+    colorizer:Colorizer|None=None, # that paints, default: with the packaged weights
     host:str='127.0.0.1', # address to listen on: this computer only; 0.0.0.0 is every network that it is in
-    port:int=None, # default: the first free one from 7860
+    port:int|None=None, # default: the first free one from 7860
     max_mb:int=50, # larger files are refused
     **kwargs, # of Gradio's `Blocks.launch`
 ): # a Gradio `Blocks`, which runs until it is closed: `close`, or `block_thread` and Ctrl-C
-    "Start the page and return"
+    """Serve a page that colours photos in the browser, and return.
+
+    The page runs until the process ends: `launch().block_thread()` waits for Ctrl-C. Files larger than `max_mb` MB
+    are refused. Raises an ImportError without Gradio, and an OSError where the port is taken.
+    """
     try: import gradio as gr
-    except ImportError as e: raise ValueError("The app needs Gradio: pip install 'fastai_colorize[app]'") from e
+    except ImportError as e: raise ImportError("The app needs Gradio: pip install 'fastai_colorize[app]'") from e
     blocks = page(colorizer or Colorizer.from_pretrained())
-    private = dict(share=False, enable_monitoring=False, run_history=False, mcp_server=False, ssr_mode=False, footer_links=[],
-                   css='#photos [data-testid=status-tracker] {display:none}',   # it would cover the field after a refusal
-                   theme=gr.themes.Default(font='system-ui', font_mono='monospace'))
-    blocks.launch(server_name=host, server_port=port, max_file_size=f'{max_mb}mb', **{**private, 'prevent_thread_lock':True, 'quiet':True, **kwargs})
+    private = dict(share=False, enable_monitoring=False, run_history=False, mcp_server=False)
+    look = dict(css='#photos [data-testid=status-tracker] {display:none}',   # it would cover the field after a refusal
+                theme=gr.themes.Default(font='system-ui', font_mono='monospace'), ssr_mode=False, footer_links=[])
+    quiet = dict(prevent_thread_lock=True, quiet=True)
+    blocks.launch(server_name=host, server_port=port, max_file_size=f'{max_mb}mb',
+                  **{**private, **look, **quiet, **kwargs})
     print(f'The page is at {blocks.local_url}')
     return blocks

@@ -127,7 +127,7 @@ def test_large_upload_is_refused(served, photos):
 def test_taken_port_and_missing_gradio(served, colorizer, monkeypatch):
     with pytest.raises(OSError, match=str(served.server_port)): launch(colorizer, port=served.server_port, inline=False)
     monkeypatch.setitem(sys.modules, 'gradio', None)
-    with pytest.raises(ValueError, match='pip install'): launch(colorizer)
+    with pytest.raises(ImportError, match='pip install'): launch(colorizer)
 
 @pytest.fixture(scope='module')
 def chromium():

@@ -3,15 +3,19 @@ import os,subprocess,sys
 import numpy as np, pytest, torch, torch.nn.functional as F
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
+from time import sleep
 from types import SimpleNamespace
 from PIL import Image
 from skimage import data
 from skimage.color import rgb2lab
 from torch import nn
-from fastai_colorize.use import colorizer
-from fastai_colorize.nets.dynamic import resnet_unet
-from fastai_colorize.use.colorizer import *
 from fastai_colorize.base.photos import PhotoError, open_photo, save_photo
+from fastai_colorize.base.pictures import contact_sheet, sample_photos
+from fastai_colorize.nets.dynamic import resnet_unet
+from fastai_colorize.use import folders
+from fastai_colorize.use.colorizer import Colorizer, resize_rows
+from fastai_colorize.use.folders import demo
 
 class Stub(nn.Module):
     "One warm hue that depends on the place and on L; remembers the shapes that it saw"
@@ -59,6 +63,28 @@ def test_two_at_a_time():
     with ThreadPoolExecutor(8) as ex: got = list(ex.map(col.colorize, ims*4))
     for a,b in zip(want*4, got): np.testing.assert_array_equal(a, b)
 
+def test_networks_that_need_no_lock():
+    "Who says `thread_safe` is called by two threads at once; who does not, one after the other"
+    class Slow(Steady):
+        def __init__(self): super().__init__(); self.inside,self.most,self.count = 0,0,Lock()
+        def forward(self, l):
+            with self.count: self.inside += 1; self.most = max(self.most, self.inside)
+            sleep(.1)
+            with self.count: self.inside -= 1
+            return super().forward(l)
+    def most_at_once(safe):
+        net = Slow()
+        if safe: net.thread_safe = True
+        col = Colorizer(net, 32)
+        with ThreadPoolExecutor(4) as ex: list(ex.map(col.colorize, [CAT]*4))
+        return net.most
+    assert most_at_once(False) == 1 and most_at_once(True) > 1
+
+def test_help_tells_it_whole():
+    for o in (Colorizer, Colorizer.from_pretrained, Colorizer.from_learner, Colorizer.colorize, Colorizer.colorize_batch, Colorizer.colorize_files):
+        assert len(o.__doc__.splitlines()) > 3
+    assert 'PhotoError' in Colorizer.colorize.__doc__ and 'FileNotFoundError' in Colorizer.from_pretrained.__doc__
+
 def test_saturation(col):
     chroma = lambda s: np.hypot(*rgb2lab(np.asarray(col.colorize(CAT, saturation=s)))[...,1:].transpose(2,0,1)).mean()
     assert chroma(.5) < chroma(1) < chroma(1.5) and abs(chroma(.5)/chroma(1) - .5) < .05
@@ -72,8 +98,8 @@ def test_saturation(col):
 def test_strips_are_the_whole(col, monkeypatch):
     big = data.astronaut()
     whole = np.asarray(col.colorize(big)).astype(int)
-    small = col._prepare(big, None)[1]
-    ab = F.interpolate(col._predict([small]), (512,512), mode='bicubic', align_corners=False)[0]
+    small = col.prepare(big, None)[1]
+    ab = F.interpolate(col.predict_ab([small]), (512,512), mode='bicubic', align_corners=False)[0]
     ref = merge_lab_ref(big, ab)
     assert np.abs(whole - ref).max() <= 1
 
@@ -295,12 +321,12 @@ def test_full_disk(col, album, tmp_path, monkeypatch):
     assert len(tree(tmp_path/'out')) == len(RESULTS) - 1
 
 def test_ctrl_c_leaves_whole_results(col, album, tmp_path, monkeypatch):
-    real,n = inference.save_photo,[]
+    real,n = folders.save_photo,[]
     def save(*args, **kw):
         n.append(1)
         if len(n) == 4: raise KeyboardInterrupt
         return real(*args, **kw)
-    monkeypatch.setattr(inference, 'save_photo', save)
+    monkeypatch.setattr(folders, 'save_photo', save)
     with pytest.raises(KeyboardInterrupt): col.colorize_files(album, tmp_path/'out')
     monkeypatch.undo()
     assert len(tree(tmp_path/'out')) == 3

@@ -1,4 +1,4 @@
-"""Weights in, photos of any size out: one photo, a batch, or a tree of folders.
+"""Files and folders in, a folder of coloured photos out: sources are safe, a batch that was stopped goes on, a bad file stops nothing.
 
 Docs: https://fastai-colorize.github.io/fastai_colorize/use/folders.html.md"""
 
@@ -9,14 +9,18 @@ __all__ = ['demo']
 
 # %% ../../nbs/use/folders.ipynb #f9ee647a
 import os
-import pandas as pd
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
 from PIL import Image
 from fastcore.basics import listify, patch
-from fastprogress.fastprogress import progress_bar
-from ..base.photos import PhotoError, SAVES, find_photos, error_line, save_photo
-from .colorizer import Colorizer, _check
+
+from ..base.files import error_line
+from ..base.photos import SAVES, PhotoError, find_photos, save_photo
 from ..base.pictures import contact_sheet, sample_photos
+from .colorizer import Colorizer, check_settings
+if TYPE_CHECKING: import pandas as pd
 
 # %% ../../nbs/use/folders.ipynb #3af4198d
 def _identity(path):
@@ -24,6 +28,17 @@ def _identity(path):
     try: st = os.stat(path)
     except OSError: return None
     return st.st_dev,st.st_ino
+
+def _sources(path, out):
+    "`(file, its place below out)` for the photos at `path`; what lies in `out` inside of `path` is a result"
+    if not path.is_dir(): return [(f, out/f.name) for f in find_photos(path)]
+    here,there = path.resolve(),out.resolve()
+    inner = there if here in there.parents else None
+    return [(f, out/f.relative_to(path)) for f in find_photos(path) if inner not in f.resolve().parents]
+
+# %% ../../nbs/use/folders.ipynb #8de8b729
+_TAKEN = 'its result {} is already that of {}; colour it into another folder.'
+_SOURCE = 'its result would overwrite the source {}; choose another folder for the results.'
 
 def _plan(
     paths, # files and folders
@@ -33,18 +48,14 @@ def _plan(
     "A list of `(file, result, reason)`: to be made where the reason is None"
     plan,found,claimed = [],[],{}
     for p in map(Path, listify(paths)):
-        try: files = find_photos(p)
+        try: found += _sources(p, out)
         except PhotoError as e: plan.append((p, None, e.reason))
-        else:
-            inside = out.resolve() != p.resolve()
-            found += [(f, out/(f.relative_to(p) if p.is_dir() else f.name)) for f in files
-                      if not (inside and p.is_dir() and p.resolve() in out.resolve().parents and out.resolve() in f.resolve().parents)]
     sources = {_identity(f) for f,_ in found} - {None}
     for f,dst in found:
         if dst.suffix.lower() not in SAVES: dst = dst.with_name(f'{dst.name}.png')
         if claimed.get(dst) == f.resolve(): continue
-        if dst in claimed: plan.append((f, None, f'its result {dst} is already that of {claimed[dst]}; colour it into another folder.'))
-        elif _identity(dst) in sources: plan.append((f, None, f'its result would overwrite the source {dst}; choose another folder for the results.'))
+        if dst in claimed: plan.append((f, None, _TAKEN.format(dst, claimed[dst])))
+        elif _identity(dst) in sources: plan.append((f, None, _SOURCE.format(dst)))
         else: plan.append((f, dst, 'exists already' if dst.exists() and not overwrite else None))
         claimed.setdefault(dst, f.resolve())
     return plan
@@ -52,31 +63,44 @@ def _plan(
 # %% ../../nbs/use/folders.ipynb #88d630d5
 @patch
 def colorize_files(self:Colorizer,
-    paths, # file or folder, or a list of them; folders are taken with all below them
-    out, # folder for the results, in which the tree below each folder is kept
+    paths:str|os.PathLike|Iterable[str|os.PathLike], # file or folder, or a list of them; folders with all below them
+    out:str|os.PathLike, # folder for the results, in which the tree below each folder is kept
     overwrite:bool=False, # make results again that exist already
     saturation:float=1., # factor on the colour
-    render_size:int=None, # default: that of the colorizer
+    render_size:int|None=None, # default: that of the colorizer
     bs:int=4, # photos that go through the network together, and are held in memory
-) -> pd.DataFrame: # columns `file`, `result` (None for a failure) and `reason` (empty for what was made), one row a file
-    "Colour files and folders"
-    _check(saturation, render_size)
+) -> 'pd.DataFrame': # one row a file: `file`, `result` (None for a failure) and `reason` (empty for what was made)
+    """Colour files and folders into the folder `out`.
+
+    The tree below each folder is kept. Sources are never overwritten, and each result is written whole or not at
+    all. Photos that cannot be coloured are named in the report with their reason, and the others go on. The report is
+    a data frame with the columns `file`, `result` (None for a failure) and `reason` ('' for what was made now,
+    'exists already' for what was there). Raises a PhotoError where `out` cannot be a folder, and a ValueError for
+    settings that make no sense.
+    """
+    import pandas as pd
+    from fastprogress.fastprogress import progress_bar
+    check_settings(saturation, render_size)
     out = Path(out)
     try: out.mkdir(parents=True, exist_ok=True)
     except OSError as e: raise PhotoError(out, f'cannot be made the folder of the results: {e.strerror}.') from e
     plan = _plan(paths, out, overwrite)
     todo = [i for i,(_,_,reason) in enumerate(plan) if reason is None]
-    stream = self._stream((plan[i][0] for i in todo), bs, saturation, render_size, None)
+    stream = self.stream((plan[i][0] for i in todo), bs, saturation, render_size)
     for i,(photo,res) in zip(todo, progress_bar(stream, total=len(todo), leave=False)):
-        file,dst,_ = plan[i]
-        try: plan[i] = (file, save_photo(res, dst, exif=photo.exif), '') if photo else (file, None, getattr(res, 'reason', error_line(res)))
-        except PhotoError as e: plan[i] = file,None,e.reason
+        plan[i] = plan[i][0],*_keep(photo, res, plan[i][1])
     return pd.DataFrame(plan, columns=['file', 'result', 'reason'], dtype=object)
+
+def _keep(photo, res, dst):
+    "Save one result: the file and an empty reason, or None and the reason"
+    if photo is None: return None,getattr(res, 'reason', error_line(res))
+    try: return save_photo(res, dst, exif=photo.exif),''
+    except PhotoError as e: return None,e.reason
 
 # %% ../../nbs/use/folders.ipynb #de30de30
 def demo(
     colorizer:Colorizer, # that paints
-    out='demo.png', # file to write
+    out:str|os.PathLike='demo.png', # file to write
 ) -> Path: # the file
     "Colour the sample photographs and put them on one contact sheet: grey | colourised | original"
     rows = {}
