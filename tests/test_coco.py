@@ -5,8 +5,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 import numpy as np, pytest
 from PIL import Image
-from fastai_colorize.data import coco as room
-from fastai_colorize.data.coco import DownloadError, coco_annotations, coco_subset, pick_coco
+from fastai_colorize.base import files
+from fastai_colorize.data import coco, downloads
+from fastai_colorize.data.coco import coco_annotations, coco_subset, pick_coco
+from fastai_colorize.data.downloads import DownloadError
 
 CATS = {1: 'person', 3: 'car', 17: 'cat', 18: 'dog'}
 
@@ -56,7 +58,7 @@ def jpeg(seed, size=(48,36)):
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setenv('no_proxy', '127.0.0.1')
-    monkeypatch.setattr(room, '_PAUSE', 0.01)
+    monkeypatch.setattr(downloads, '_PAUSE', 0.01)
     srv = Server(('127.0.0.1', 0), Site)
     srv.files,srv.plan,srv.hits,srv.lock,srv.over = {},{},Counter(),threading.Lock(),threading.Event()
     srv.url = f'http://127.0.0.1:{srv.server_port}'
@@ -282,20 +284,17 @@ def test_interrupt_then_resume(server, ann, tmp_path):
     assert len(coco_subset(ann, out)) == 12 and len(whole(out, server)) == 12
     assert server.hits == Counter(n for n in server.files if n not in have)
 
-@pytest.mark.parametrize('where', ['write_bytes', 'replace'])
+@pytest.mark.parametrize('where', ['_sync_file', 'replace'])
 def test_interrupt_in_the_middle_of_writing(server, ann, tmp_path, monkeypatch, where):
-    real,calls = Path.write_bytes,[]
-    def third(f):
-        def g(*args):
-            calls.append(args)
-            if len(calls) == 3:
-                if where == 'write_bytes': real(args[0], args[1][:100])
-                raise KeyboardInterrupt
-            return f(*args)
-        return g
+    "Before the bytes are safe on the disk, and before they have their name"
+    room,calls = files if where == '_sync_file' else os,[]
+    real = getattr(room, where)
+    def third(*args):
+        calls.append(args)
+        if len(calls) == 3: raise KeyboardInterrupt
+        return real(*args)
     with monkeypatch.context() as m:
-        if where == 'replace': m.setattr(os, 'replace', third(os.replace))
-        else: m.setattr(Path, 'write_bytes', third(Path.write_bytes))
+        m.setattr(room, where, third)
         with pytest.raises(KeyboardInterrupt): coco_subset(ann, tmp_path/'out')
     assert len(whole(tmp_path/'out', server)) == 2
     server.hits.clear()
@@ -307,7 +306,7 @@ def test_interrupted_process(server, ann, tmp_path):
     asked = threading.Event()
     last = pick_coco(ann)[8]['file_name']
     server.plan = {last: [lambda: asked.set() or 'stall']}
-    code = f'from fastai_colorize.coco import coco_subset; coco_subset({str(ann)!r}, {str(out)!r}, workers=1)'
+    code = f'from fastai_colorize.data.coco import coco_subset; coco_subset({str(ann)!r}, {str(out)!r}, workers=1)'
     p = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parent.parent)
     assert asked.wait(30)
     time.sleep(0.2)
@@ -324,7 +323,7 @@ def test_full_disk(server, ann, tmp_path, monkeypatch):
         real(src, dst)
     real = os.replace
     monkeypatch.setattr(os, 'replace', full)
-    with pytest.raises(OSError, match=r'Cannot write .*\.jpg: No space left on device\. Finished files stay'): coco_subset(ann, tmp_path/'out')
+    with pytest.raises(OSError, match=r'\.jpg cannot be written: No space left on device\. Finished files stay'): coco_subset(ann, tmp_path/'out')
     assert len(whole(tmp_path/'out', server)) == 4 and len(calls) == 5
 
 def test_folder_that_cannot_be_written(server, ann, tmp_path):
@@ -361,7 +360,7 @@ def test_annotations(server, zipped, tmp_path):
     assert coco_annotations(out, url=zipped) == p and server.hits == {'ann.zip': 1}
 
 def test_annotations_in_pieces(server, zipped, tmp_path, monkeypatch):
-    monkeypatch.setattr(room, '_PIECE', 1000)
+    monkeypatch.setattr(downloads, '_PIECE', 1000)
     coco_annotations(tmp_path, url=zipped)
     assert (tmp_path/'ann.zip').read_bytes() == server.files['ann.zip']
     server.plan['ann.zip'] = ['no length']
@@ -409,13 +408,13 @@ def test_annotations_interrupted(server, zipped, tmp_path, monkeypatch):
         dst.write(b'half')
         raise KeyboardInterrupt
     with monkeypatch.context() as m:
-        m.setattr(room.shutil, 'copyfileobj', stop)
+        m.setattr(coco.shutil, 'copyfileobj', stop)
         with pytest.raises(KeyboardInterrupt): coco_annotations(tmp_path, url=zipped)
     assert listing(tmp_path) == ['ann.zip']
     assert coco_annotations(tmp_path, url=zipped).is_file()
 
 def test_annotations_full_disk(server, zipped, tmp_path, monkeypatch):
     def full(*args): raise OSError(errno.ENOSPC, 'No space left on device')
-    monkeypatch.setattr(room.shutil, 'copyfileobj', full)
-    with pytest.raises(OSError, match=r'Cannot write .*instances_val2017\.json: No space left'): coco_annotations(tmp_path, url=zipped)
+    monkeypatch.setattr(coco.shutil, 'copyfileobj', full)
+    with pytest.raises(OSError, match=r'instances_val2017\.json cannot be written: No space left'): coco_annotations(tmp_path, url=zipped)
     assert listing(tmp_path) == ['ann.zip']
