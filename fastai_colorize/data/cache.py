@@ -28,7 +28,7 @@ from PIL import Image, ImageOps
 from ..base.files import write_json, writing
 from ..base.photos import GREY_SPREAD, check_photos, open_photo
 
-# %% ../../nbs/data/cache.ipynb #367d3d44
+# %% ../../nbs/data/cache.ipynb #88cffbc9
 class LoadPhoto(Transform):
     "A photograph (path, PIL image or array) as a uint8 `TensorImage` `(3,size,size)`, from the cache where it is there"
     def __init__(self,
@@ -42,12 +42,13 @@ class LoadPhoto(Transform):
     def encodes(self, o):
         if self.cache is not None and o in self.cache: return TensorImage(torch.from_numpy(self.cache[[o]][0]))
         rgb,square = open_photo(o).rgb,(self.size, self.size)
-        if rgb.shape[:2] != square: rgb = np.asarray(FITS[self.fit](Image.fromarray(rgb), square, Image.Resampling.BICUBIC))
+        if rgb.shape[:2] != square:
+            rgb = np.asarray(FITS[self.fit](Image.fromarray(rgb), square, Image.Resampling.BICUBIC))
         return TensorImage(torch.from_numpy(rgb.transpose(2,0,1).copy()))
 
 FITS = dict(stretch=Image.Image.resize, crop=ImageOps.fit)
 
-# %% ../../nbs/data/cache.ipynb #cf12fb54
+# %% ../../nbs/data/cache.ipynb #e2f939ef
 class PhotoCache:
     "Photographs as uint8 pixels `(3,size,size)` on disk; `cache[paths]` is an array `(len(paths),3,size,size)`"
     def __init__(self,
@@ -60,7 +61,7 @@ class PhotoCache:
     def __len__(self): return len(self.rows)
     def __getitem__(self, files):
         res = np.empty((len(files), 3, self.size, self.size), np.uint8)
-        wanted = sorted((*self.rows[str(f)], i) for i,f in enumerate(files))   # in the order in which they lie on the disk
+        wanted = sorted((*self.rows[str(f)], i) for i,f in enumerate(files))   # as they lie on the disk
         for part in dict.fromkeys(p for p,_,_ in wanted):
             path,start = self.parts[part]
             with open(path, 'rb', buffering=0) as f:
@@ -95,7 +96,7 @@ def photo_key(
     o = os.stat(file)
     return f'{os.path.abspath(file)}|{o.st_size}|{o.st_mtime_ns}' 
 
-# %% ../../nbs/data/cache.ipynb #5293d2c1
+# %% ../../nbs/data/cache.ipynb #fd46bb35
 _PART = 2**28   # bytes of pixels in a file of the cache, at most
 
 @patch
@@ -124,7 +125,8 @@ def _write(self:PhotoCache, keys, pixels, folder):
     "One file of the cache, whole or not at all"
     shape = [len(keys), 3, self.size, self.size]
     about = dict(photos=json.dumps(keys), size=str(self.size), fit=self.fit)
-    header = json.dumps(dict(__metadata__=about, pixels=dict(dtype='U8', shape=shape, data_offsets=[0, int(np.prod(shape))]))).encode()
+    pixel_header = dict(dtype='U8', shape=shape, data_offsets=[0, int(np.prod(shape))])
+    header = json.dumps(dict(__metadata__=about, pixels=pixel_header)).encode()
     path = folder/f'photos_{self.size}_{self.fit}_{sha1(header).hexdigest()[:12]}.safetensors'
     with writing(path) as part, open(part, 'xb') as f:
         f.write(len(header).to_bytes(8, 'little') + header)
@@ -169,7 +171,7 @@ def _read_checks(path):
     try: return json.loads(path.read_text(encoding='utf-8'))
     except (OSError, ValueError): return {}   # it only saves time
 
-# %% ../../nbs/data/cache.ipynb #bc9c16ef
+# %% ../../nbs/data/cache.ipynb #68b8e2b3
 class PhotoDL(TfmdDL):
     "A fastai `DataLoader` that takes whole batches out of the cache, and shows each photo as often as its weight says"
     def __init__(self,
@@ -179,7 +181,8 @@ class PhotoDL(TfmdDL):
     ):
         by = {}
         for i,w in enumerate(weights or []): by.setdefault(float(w), []).append(i)
-        self.shares = [(part, int(w), max(round(w % 1*len(part)), not int(w))) for w,part in by.items()]   # photos, times for all, more for some
+        share = lambda w, part: (part, int(w), max(round(w % 1*len(part)), int(w < 1)))
+        self.shares = [share(*o) for o in by.items()]   # positions, times for all of them, more for some
         if by: kwargs['n'] = sum(len(part)*times + some for part,times,some in self.shares)
         super().__init__(dataset, **kwargs)
 

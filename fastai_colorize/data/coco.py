@@ -78,8 +78,8 @@ def pick_coco(
     ids = [i for i in ids if min(coco.imgs[i]['width'], coco.imgs[i]['height']) >= min_size]
     if n is None: n = len(ids)
     if not 0 < n <= len(ids):
-        raise ValueError(f"{annotations} has {len(ids)} pictures with categories={categories!r} and min_size={min_size}; "
-            f"n={n} cannot be picked.")
+        raise ValueError(f"{annotations} has {len(ids)} pictures with categories={categories!r} "
+            f"and min_size={min_size}; n={n} cannot be picked.")
     return L(coco.imgs[i] for i in sorted(ids, key=lambda i: sha256(f'{seed}/{i}'.encode()).digest())[:n])
 
 def _check_category(annotations, name, cats):

@@ -12,7 +12,7 @@ import torch, torch.nn.functional as F
 from fastcore.basics import store_attr
 from fasttransform import ItemTransform
 
-# %% ../../nbs/data/degrade.ipynb #95783ffa
+# %% ../../nbs/data/degrade.ipynb #ebc2d264
 class Degrade(ItemTransform):
     "Make the L of a training batch look like an old print; its colour stays"
     split_idx,order,_retain = 0,110,False   # after `RGBToLab`
@@ -25,7 +25,8 @@ class Degrade(ItemTransform):
         jpeg:int=30, # lowest quality, from 1 to 90
     ):
         if not 0 <= p <= 1: raise ValueError(f"Degrade takes a probability from 0 to 1, not {p}.")
-        if blur > 2 or jpeg > 90: raise ValueError(f"Degrade takes blur up to 2 and jpeg up to 90, not {blur} and {jpeg}.")
+        if blur > 2: raise ValueError(f"Degrade takes a blur up to 2 pixels, not {blur}.")
+        if jpeg > 90: raise ValueError(f"Degrade takes a jpeg quality up to 90, not {jpeg}.")
         store_attr()
         self.config = dict(p=p, blur=blur, grain=grain, marks=marks, fade=fade, jpeg=jpeg)
 

@@ -193,7 +193,7 @@ def _parallel(
         except Empty: job,res = min(running, key=running.get),_Failed('was not finished by the deadline')
         if running.pop(job, None): yield job,res # else it was given up before
 
-# %% ../../nbs/data/downloads.ipynb #cba8bc9a
+# %% ../../nbs/data/downloads.ipynb #140d11f0
 def _reasons(failed:dict) -> str:
     "The most frequent reasons, each with a few names"
     by = {}
@@ -206,8 +206,8 @@ def _incomplete(photos, paths, failed, row):
     "The `DownloadError` of a download with failures"
     rest = {p.name for p in photos} - {*paths.attrgot('name'), *failed}
     given_up = f"After {row} failures in a row the last {len(rest)} were given up. "*(len(rest) > 0)
-    return DownloadError(f"{len(failed)} of {len(photos)} pictures could not be downloaded: {_reasons(failed)}. {given_up}"
-        f"{len(paths)} are whole and stay: run again to fetch only the missing ones.",
+    return DownloadError(f"{len(failed)} of {len(photos)} pictures could not be downloaded: {_reasons(failed)}. "
+        f"{given_up}{len(paths)} are whole and stay: run again to fetch only the missing ones.",
         paths.sorted(), {**failed, **dict.fromkeys(rest, 'given up')})
 
 # %% ../../nbs/data/downloads.ipynb #aaa44a98

@@ -35,7 +35,7 @@ class ColorDataLoaders(DataLoaders):
     `from_folders`, `from_files`, `from_df` or `from_coco`. `report` says which photos were left out and why (a
     `DataFrame`, or None if nothing was checked), `config` what the data are, for the record of a training."""
 
-# %% ../../nbs/data/loaders.ipynb #b6858386
+# %% ../../nbs/data/loaders.ipynb #7a55e781
 @patch(cls_method=True)
 def from_files(cls:ColorDataLoaders,
     files, # paths of photographs
@@ -51,7 +51,7 @@ def from_files(cls:ColorDataLoaders,
     degrade=False, # damage the L of training batches: True, a probability, or a `Degrade`
     cache=None, # folder for a `PhotoCache`; None: decode each photo each epoch
     check:bool=True, # look for grey, broken and tiny photos first, and leave them out
-    unpaired=False, # for CycleGAN: grey photos beside other, colour ones. True: from these files; or a folder of grey ones
+    unpaired=False, # for CycleGAN: grey beside other, colour photos. True: of these files; or a folder of grey ones
     batch_tfms=None, # more fastai batch transforms, for `TensorImage` in 0…1
     num_workers:int=None, # processes that load; by default 0 with a cache, else the number of cores (16 at most)
     device=None, # where batches go; fastai's default device
@@ -119,7 +119,7 @@ def _split(files, valid_pct, valid_from, seed):
     train,valid = RandomSplitter(max(valid_pct, 1.01/n), seed=seed)(pool)
     return [rest + [pool[i] for i in train], [pool[i] for i in valid]] if rest else [train, valid]
 
-# %% ../../nbs/data/loaders.ipynb #a4b0ed8e
+# %% ../../nbs/data/loaders.ipynb #360f38a3
 def _batch_steps(size, min_scale, batch_tfms, damage, unpaired):
     "The transforms of a batch"
     crop = [CropBatch(size, min_scale)] if min_scale < 1 else []
@@ -130,7 +130,8 @@ def _deal(dsets, bs, weights, unpaired, greys, kw):
     "A loader for training and one for validation, with batches that are not larger than the training set"
     alone = unpaired and greys is None
     if alone and len(dsets.train) < 2:
-        raise ValueError("Grey and colour photos that differ need two photos for training at least, and there is only one.")
+        raise ValueError("Grey and colour photos that differ need two photos for training at least, "
+            "and there is only one.")
     weights = _weights(dsets, weights)
     train_dl = partial(UnpairedDL, greys=greys) if unpaired else PhotoDL
     train = train_dl(dsets.subset(0), weights=weights, bs=bs, shuffle=True, drop_last=True, **kw)
@@ -174,7 +175,7 @@ def from_folder(cls:ColorDataLoaders,
     splits = [list(range(n)), list(range(n, n + len(parts[1])))]
     return cls.from_files(parts[0] + parts[1], splits=splits, path=path, **kwargs)
 
-# %% ../../nbs/data/loaders.ipynb #dc619f6c
+# %% ../../nbs/data/loaders.ipynb #2e9c793d
 @patch(cls_method=True)
 @delegates(ColorDataLoaders.from_files)
 def from_folders(cls:ColorDataLoaders,
@@ -190,15 +191,17 @@ def from_folders(cls:ColorDataLoaders,
     photos = {o: find_photos([o]) for o in folders}
     times = {f: w for part,w in zip(photos.values(), weights) for f in part}
     valid = None if valid is None else [Path(o) for o in listify(valid)]
-    if odd := [o for o in valid or [] if o not in photos]: raise ValueError(f"{odd[0]} is for validation, and not one of the folders.")
+    for o in valid or []:
+        if o not in photos: raise ValueError(f"{o} is for validation, and not one of the folders.")
     if valid is not None: kwargs['valid_from'] = [f for o in valid for f in photos[o]]
     return cls.from_files(list(times), weights=times, path=folders[0], **kwargs)
 
-# %% ../../nbs/data/loaders.ipynb #5a8a016d
+# %% ../../nbs/data/loaders.ipynb #f917d8c2
 def _check_folders(folders, weights):
     "One sentence if no epoch can be made of these"
     if not folders: raise ValueError("No folder of photographs was given.")
-    if len(weights) != len(folders): raise ValueError(f"{len(folders)} folders need as many weights, got {len(weights)}.")
+    n,m = len(folders),len(weights)
+    if n != m: raise ValueError(f"{n} folders need as many weights, got {m}.")
     for o,w in zip(folders, weights):
         if not 0 < w < float('inf'): raise ValueError(f"The weight of {o} must be a number above 0, got {w}.")
     true = [o.resolve() for o in folders]
@@ -206,7 +209,8 @@ def _check_folders(folders, weights):
         for j,b in enumerate(true):
             if i == j or b not in (a, *a.parents): continue
             if a != b: raise ValueError(f"{folders[i]} lies inside {folders[j]}: its photos would be there twice.")
-            raise ValueError(f"{folders[i]} is listed twice." if folders[i] == folders[j] else f"{folders[i]} and {folders[j]} are the same folder.")
+            if folders[i] == folders[j]: raise ValueError(f"{folders[i]} is listed twice.")
+            raise ValueError(f"{folders[i]} and {folders[j]} are the same folder.")
 
 # %% ../../nbs/data/loaders.ipynb #65579c5e
 @patch(cls_method=True)

@@ -69,9 +69,9 @@ def _never_alike(
         for o in (a, grey): o[k],o[j] = o[j],o[k]
     return list(zip(grey, color))
 
-# %% ../../nbs/data/unpaired.ipynb #7900f3cd
+# %% ../../nbs/data/unpaired.ipynb #4f201ba8
 class UnpairedToLab(ItemTransform):
-    "A batch of grey and of colour pictures to `(TensorL, TensorLab)`; of colour pictures alone to `(TensorL, TensorAB)`"
+    "Grey and colour pictures to `(TensorL, TensorLab)`; colour pictures alone to `(TensorL, TensorAB)`"
     order = 100
     _retain = False
     def encodes(self, b):
@@ -84,7 +84,7 @@ class UnpairedToLab(ItemTransform):
         color = merge_lab(lab[:,:1], lab[:,1:]) if lab.shape[1] == 3 else merge_lab(l, lab)
         return TensorImageBW(merge_lab(l, l.new_zeros(len(l), 2, *l.shape[2:]))),TensorImage(color)
 
-# %% ../../nbs/data/unpaired.ipynb #860637ad
+# %% ../../nbs/data/unpaired.ipynb #dfb8f4cf
 def grey_photos(
     source:str|Path|Iterable, # a folder, or files
     check:bool=True, # look at them; without it, they are believed to be grey
@@ -95,10 +95,11 @@ def grey_photos(
     report = check_photos(files)
     color,bad = files[report.ok.tolist()],report[~report.ok & (report.reason != 'grey')]
     if color:
-        raise ValueError(f"{len(color)} of the {len(files)} photos that should be grey are in colour, for example {color[0]}. "
-            "Were the two folders taken for each other? (Scans with a tint count as colour: make them grey first.)")
-    why = ''
-    if len(bad): why = f"{len(bad)} of {len(files)} grey photos cannot be used, for example {bad.file.iloc[0]} ({bad.reason.iloc[0]})."
+        raise ValueError(f"{len(color)} of the {len(files)} photos that should be grey are in colour, "
+            f"for example {color[0]}. Were the two folders taken for each other? "
+            "(Scans with a tint count as colour: make them grey first.)")
+    example = f"for example {bad.file.iloc[0]} ({bad.reason.iloc[0]})" if len(bad) else ''
+    why = f"{len(bad)} of {len(files)} grey photos cannot be used, {example}." if len(bad) else ''
     if len(bad) == len(files): raise ValueError(f"No grey photo is left for training: {why}")
     if why: print(why)
     return files[(report.reason == 'grey').tolist()]
