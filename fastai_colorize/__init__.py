@@ -13,7 +13,7 @@ def __getattr__(name: str):
         from importlib.metadata import version
         return version('fastai_colorize')
     if name == 'Colorizer':
-        from .use.colorizer import Colorizer
+        from .use.folders import Colorizer              # with `colorize_files`, which comes by `@patch`
         return Colorizer
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from .use.folders import demo
 
 __all__ = ['Colorizer', 'contact_sheet', 'demo', 'render_shape', 'resize_rows', 'sample_photos']
-_HOMES = dict(contact_sheet='base.pictures', sample_photos='base.pictures', demo='use.folders')
+_HOMES = dict(contact_sheet='base.pictures', sample_photos='base.pictures', demo='use.folders', Colorizer='use.folders')
 
 def __getattr__(name: str):
     if name not in __all__: raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
