@@ -1,13 +1,16 @@
-"Loading from COCO, and disks and files that fail."
-import json
+"Loading: the cache, several folders, COCO; disks and files that fail."
+import json, os, re, subprocess, sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np, pytest, torch
 from PIL import Image
 
 from fastai_colorize.base.color import split_lab
-from fastai_colorize.data.loaders import ColorDataLoaders, LoadPhoto, PhotoCache
-from fastai_colorize.base.photos import PhotoError, find_photos
+from fastai_colorize.base.photos import PhotoError, check_photos, find_photos, open_photo
+from fastai_colorize.data import cache
+from fastai_colorize.data.cache import LoadPhoto, PhotoCache
+from fastai_colorize.data.loaders import ColorDataLoaders
 
 KW = dict(size=32, bs=4, num_workers=0)
 
@@ -29,6 +32,8 @@ def test_from_coco(photo_folder, tmp_path):
     assert len(big.train_ds) + len(big.valid_ds) == len(files)
     with pytest.raises(ValueError): ColorDataLoaders.from_coco(tmp_path/'a.json', tmp_path/'coco', min_size=81, n=1, **KW)
 
+# ---- the cache
+
 def test_cache_on_a_full_disk(photo_folder, tmp_path, monkeypatch):
     "One sentence, and nothing under the final name or beside it"
     import builtins
@@ -40,9 +45,193 @@ def test_cache_on_a_full_disk(photo_folder, tmp_path, monkeypatch):
         def write(self, b):
             if len(b) > 1000: raise OSError(28, 'No space left on device')
             return self.f.write(b)
-    monkeypatch.setattr(builtins, 'open', lambda f, *a, **k: Full(real(f, *a, **k)) if str(f).endswith('.part') else real(f, *a, **k))
-    with pytest.raises(OSError, match='cache .* cannot be written: No space left'): PhotoCache.build(find_photos([photo_folder]), 32, tmp_path)
+    def full_open(f, *a, **k): return Full(real(f, *a, **k)) if str(f).endswith('.part') else real(f, *a, **k)
+    monkeypatch.setattr(builtins, 'open', full_open)
+    with pytest.raises(OSError, match='photos_32_.* cannot be written: No space left'):
+        PhotoCache.build(find_photos([photo_folder]), 32, tmp_path)
     assert not list(tmp_path.iterdir())
+
+def test_cache_that_will_not_fit_is_not_begun(photo_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cache, 'disk_usage', lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(OSError, match=r'The cache needs 0\.1 MB in .*, and 0\.0 MB are free'):
+        PhotoCache.build(find_photos([photo_folder]), 32, tmp_path)
+    assert not list(tmp_path.iterdir()) and 'photos are new. At 32 pixels they take 0.1 MB' in capsys.readouterr().out
+
+def copies(source, dest, n=None):
+    "A folder with copies of the photos in another"
+    dest.mkdir(parents=True)
+    for i,f in enumerate(find_photos([source])[:n]): (dest/f'{i}.png').write_bytes(f.read_bytes())
+    return find_photos([dest])
+
+def test_cache_survives_an_added_folder_and_photo(photo_folder, tmp_path, monkeypatch):
+    "Only what is new is decoded; a changed photo is decoded again; the order of the files does not matter"
+    a,b = copies(photo_folder, tmp_path/'a', 10),copies(photo_folder, tmp_path/'b', 5)
+    PhotoCache.build(a, 32, tmp_path/'cache')
+    decoded = []
+    monkeypatch.setattr(cache, 'open_photo', lambda f: decoded.append(Path(f)) or open_photo(f))
+    both = PhotoCache.build(b + a, 32, tmp_path/'cache', workers=1)
+    assert decoded == b
+    decoded.clear()
+    a[3].write_bytes(b[4].read_bytes() + b' ')
+    more = PhotoCache.build(a[::-1], 32, tmp_path/'cache')
+    assert decoded == [a[3]] and len(list((tmp_path/'cache').iterdir())) == 3
+    monkeypatch.undo()
+    for c,files in ((both, b + a[:3]), (more, a)):
+        assert (c[files] == np.stack([LoadPhoto(32)(f).numpy() for f in files])).all()
+
+def test_cache_knows_a_folder_by_its_place(photo_folder, tmp_path, monkeypatch, capsys):
+    "A relative path is the same photo"
+    files = copies(photo_folder, tmp_path/'a', 4)
+    PhotoCache.build(files, 32, tmp_path/'cache')
+    capsys.readouterr()
+    monkeypatch.chdir(tmp_path)
+    relative = [o.relative_to(tmp_path) for o in files]
+    assert PhotoCache.build(relative, 32, 'cache')[relative].shape == (4, 3, 32, 32) and not capsys.readouterr().out
+
+KILLED = """
+import os, sys
+from fastai_colorize.data import cache
+cache._PART = 4*3*32*32
+done = []
+real = cache.open_photo
+def slow(f):
+    done.append(f)
+    if len(done) > 9: os.kill(os.getpid(), 9)
+    return real(f)
+cache.open_photo = slow
+cache.PhotoCache.build(cache.Path(sys.argv[1]).glob('*.png'), 32, sys.argv[2], workers=1)
+"""
+
+def test_cache_of_a_killed_process(photo_folder, tmp_path, capsys):
+    "What was finished is kept, the rest is decoded by the next, and the leftover goes when it is old"
+    files,folder = copies(photo_folder, tmp_path/'a', 12),tmp_path/'cache'
+    res = subprocess.run([sys.executable, '-c', KILLED, tmp_path/'a', folder], capture_output=True, cwd=Path(__file__).parent.parent)
+    assert res.returncode == -9
+    kept,parts = list(folder.glob('photos*')),list(folder.glob('.*.part'))
+    assert len(parts) <= 1 and len(kept) <= 2
+    for o in parts: os.utime(o, (0, 0))
+    c = PhotoCache.build(files, 32, folder)
+    assert f'Cache: {12 - 4*len(kept)} of 12 photos are new' in capsys.readouterr().out and not list(folder.glob('.*'))
+    assert (c[files] == np.stack([LoadPhoto(32)(f).numpy() for f in files])).all()
+
+def test_cache_of_the_first_release_is_not_used(photo_folder, tmp_path):
+    files = find_photos([photo_folder])
+    (tmp_path/'photos_32_0123456789ab.npy').write_bytes(b'anything')
+    assert len(PhotoCache.build(files, 32, tmp_path)) == len(files)
+
+def test_cache_that_shrinks_while_it_is_read(photo_folder, tmp_path):
+    "A sentence, not the end of the process"
+    files = find_photos([photo_folder])
+    c = PhotoCache.build(files, 32, tmp_path)
+    path = next(tmp_path.glob('photos*'))
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(ValueError, match=f'The cache {re.escape(str(path))} is damaged.*delete this file'): c[files]
+    with pytest.raises(ValueError, match='is damaged'): ColorDataLoaders.from_folder(photo_folder, cache=tmp_path, **KW)
+
+def test_reading_the_cache_does_not_fill_the_memory(tmp_path):
+    "100 MB of pixels are read, and the process does not grow by 20"
+    if not Path('/proc/self/status').exists(): pytest.skip('needs /proc')
+    Image.effect_noise((128, 128), 90).convert('RGB').save(tmp_path/'0.png')
+    for i in range(1, 2100): (tmp_path/f'{i}.png').symlink_to(tmp_path/'0.png')
+    files = find_photos([tmp_path])
+    c = PhotoCache.build(files, 128, tmp_path/'cache')
+    memory = lambda: int(next(o for o in open('/proc/self/status') if o.startswith('VmRSS')).split()[1])/1024
+    c[files[:32]]
+    before = memory()
+    for i in range(0, len(files), 32): c[files[i:i+32]]
+    assert memory() - before < 20
+
+def test_photos_are_looked_at_once(photo_folder, tmp_path, monkeypatch):
+    files = copies(photo_folder, tmp_path/'a')
+    Image.new('L', (40, 40), 90).save(tmp_path/'a'/'grey.png')
+    kw = dict(cache=tmp_path/'cache', **KW)
+    a = ColorDataLoaders.from_folder(tmp_path/'a', **kw)
+    asked = []
+    monkeypatch.setattr(cache, 'check_photos', lambda files: asked.extend(files) or check_photos(files))
+    b = ColorDataLoaders.from_folder(tmp_path/'a', **kw)
+    assert not asked and a.valid_ds.items == b.valid_ds.items and a.report.equals(b.report) and len(b.report) == len(files) + 1
+    Image.new('L', (40, 40), 70).save(tmp_path/'a'/'other.png')
+    c = ColorDataLoaders.from_folder(tmp_path/'a', **kw)
+    assert asked == [tmp_path/'a'/'other.png'] and (c.report.reason == 'grey').sum() == 2
+
+# ---- several folders
+
+def test_the_split_of_the_first_release(photo_folder):
+    "Order and members: trainings of the first release are resumed with it"
+    dls = ColorDataLoaders.from_folder(photo_folder, seed=42, **KW)
+    files = find_photos([photo_folder])
+    n = len(files)
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(42)).tolist()
+    cut = int(.2*n)
+    assert list(dls.valid_ds.items) == [files[i] for i in order[:cut]] and list(dls.train_ds.items) == [files[i] for i in order[cut:]]
+    assert dls.config == dict(size=32, bs=4, min_scale=1., seed=42, train=n - cut, valid=cut)
+
+@pytest.mark.parametrize('cached', [False, True])
+def test_one_folder_with_weight_one_is_a_plain_folder(photo_folder, tmp_path, cached):
+    kw = dict(cache=tmp_path if cached else None, **KW)
+    a,b = [f(photo_folder, **kw) for f in (ColorDataLoaders.from_folder, ColorDataLoaders.from_folders)]
+    assert a.config == b.config and a.path == b.path
+    for o in (a, b): o.train.rng.seed(3)
+    for (x1,y1),(x2,y2) in zip(a.valid, b.valid): assert torch.equal(x1, x2) and torch.equal(y1, y2)
+    assert a.train.get_idxs() == b.train.get_idxs()
+
+@pytest.mark.parametrize('unpaired', [False, True])
+@pytest.mark.parametrize('weights', [(3, 1), (.25, 2.5), (.01, 1)])
+def test_weights(photo_folder, tmp_path, weights, unpaired):
+    "Each photo as often as its weight says, a part by chance, the same number of batches each epoch"
+    folders = [tmp_path/'a', tmp_path/'b']
+    for o in folders: copies(photo_folder, o, 10)
+    dls = ColorDataLoaders.from_folders(folders, weights, unpaired=unpaired, cache=tmp_path/'cache', **KW)
+    items,per = list(dls.train_ds.items),{o: w for o,w in zip(folders, weights)}
+    total,epochs = 0,[]
+    for _ in range(4):
+        drawn = [o[1] if unpaired else o for o in dls.train.get_idxs()]
+        counts = np.bincount(drawn, minlength=len(items))
+        for folder,w in per.items():
+            mine = counts[[o.parent == folder for o in items]]
+            assert set(mine) <= {int(w), int(w) + 1} and mine.sum() == max(round(w*len(mine)), 1)
+        epochs.append(drawn)
+    assert len({len(o) for o in epochs}) == 1 and len(dls.train) == len(epochs[0])//dls.train.bs and epochs[0] != epochs[1]
+    assert sum(1 for _ in dls.train) == len(dls.train)
+    assert not set(items) & set(dls.valid_ds.items) and len(dls.valid_ds) == 4
+    copy = dls.train.new(shuffle=False, drop_last=False)
+    assert sum(len(b[0]) for b in copy) == len(items)
+
+def test_weights_come_again_with_the_state_of_the_loader(photo_folder, tmp_path):
+    folders = [tmp_path/'a', tmp_path/'b']
+    for o in folders: copies(photo_folder, o, 10)
+    dls = ColorDataLoaders.from_folders(folders, [.5, 1.5], **KW)
+    state = dls.train.rng.getstate()
+    a = [dls.train.get_idxs() for _ in range(2)]
+    dls.train.rng.setstate(state)
+    assert [dls.train.get_idxs() for _ in range(2)] == a and a[0] != a[1]
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_any_shape(tmp_path, workers):
+    "Wide, tall and square photos: the middle, or all of it"
+    for i,size in enumerate([(90, 40), (40, 90), (60, 60), (33, 200), (400, 32)]*2):
+        im = Image.new('RGB', size, (200, 30, 30))
+        im.paste((30, 30, 200), (size[0]//2 - 16, size[1]//2 - 16, size[0]//2 + 16, size[1]//2 + 16))
+        im.save(tmp_path/f'{i}.png')
+    kw = dict(size=32, bs=2, num_workers=workers)
+    stretched,cropped = [ColorDataLoaders.from_folder(tmp_path, fit=o, **kw) for o in ('stretch', 'crop')]
+    assert 'fit' not in stretched.config and cropped.config['fit'] == 'crop'
+    def red(dls): return np.mean([(y[:,1] > 0).float().mean() for dl in dls for _,y in dl])   # b of Lab is below 0 where it is blue
+    assert 1.5*red(cropped) < red(stretched)
+
+def test_damage_is_for_training_only_and_comes_again(photo_folder):
+    clean,old = [ColorDataLoaders.from_folder(photo_folder, degrade=o, **KW) for o in (False, 1.)]
+    assert 'degrade' not in clean.config and old.config['degrade']['p'] == 1
+    for (x1,y1),(x2,y2) in zip(clean.valid, old.valid): assert torch.equal(x1, x2) and torch.equal(y1, y2)
+    def epoch(dls):
+        dls.train.rng.seed(1)
+        torch.manual_seed(1)
+        return [(x, y) for x,y in dls.train]
+    a,b = epoch(old),epoch(old)
+    for (x1,y1),(x2,y2) in zip(a, b): assert torch.equal(x1, x2) and torch.equal(y1, y2)
+    assert not torch.equal(a[0][0], epoch(clean)[0][0]) and all(x.abs().max() <= 1 for x,_ in a)
+
+# ---- files
 
 def test_photo_that_vanishes(photo_folder, tmp_path):
     for i,f in enumerate(find_photos([photo_folder])[:6]): (tmp_path/f'{i}.png').write_bytes(f.read_bytes())
