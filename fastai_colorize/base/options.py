@@ -7,10 +7,9 @@ Docs: https://fastai-colorize.github.io/fastai_colorize/base/options.html.md"""
 # %% auto #0
 __all__ = ['METHODS', 'Expression', 'Option', 'function_options', 'class_options', 'Declared', 'declared']
 
-# %% ../../nbs/base/options.ipynb #086856b2
+# %% ../../nbs/base/options.ipynb #1642f69e
 import ast, inspect, re, sys, tokenize
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec, resolve_name
 from io import StringIO
@@ -34,7 +33,7 @@ class Option:
     @property
     def required(self) -> bool: return self.default is inspect.Parameter.empty
 
-# %% ../../nbs/base/options.ipynb #792ff503
+# %% ../../nbs/base/options.ipynb #7db85740
 _KINDS = dict(int=int, float=float, str=str, bool=bool, Path=Path)
 
 def _literal(node, names):
@@ -48,12 +47,11 @@ def _literal(node, names):
 def _kind(annotation, default):
     "What a text becomes: the annotation says it, or else the default"
     for o in ast.walk(annotation) if annotation else ():
-        if isinstance(o, ast.Subscript) and ast.unparse(o.value).endswith('Literal'): return tuple(_flat(ast.literal_eval(o.slice)))
-    for o in ast.walk(annotation) if annotation else ():
-        if isinstance(o, ast.Name) and o.id in _KINDS: return _KINDS[o.id]
-    return type(default) if type(default) in _KINDS.values() else None
-
-def _flat(o): return o if isinstance(o, tuple) else (o,)
+        if isinstance(o, ast.Subscript) and ast.unparse(o.value).endswith('Literal'):
+            choices = ast.literal_eval(o.slice)
+            return choices if isinstance(choices, tuple) else (choices,)
+    names = [o.id for o in ast.walk(annotation) if isinstance(o, ast.Name)] if annotation else []
+    return next((_KINDS[o] for o in names if o in _KINDS), type(default) if type(default) in _KINDS.values() else None)
 
 # %% ../../nbs/base/options.ipynb #c6b47907
 class _Source:
@@ -116,13 +114,15 @@ def function_options(
     source = _source(source)
     return _arguments(_definition(source, name), source)[0]
 
-# %% ../../nbs/base/options.ipynb #22ef8764
+# %% ../../nbs/base/options.ipynb #4d699da7
 def _fixed(func):
     "What a method hands to the same method of its base: how many by position, and which by name"
     for o in ast.walk(func):
         if isinstance(o, ast.Call) and ast.unparse(o.func) == f'super().{func.name}':
             return sum(not isinstance(a, ast.Starred) for a in o.args),{k.arg for k in o.keywords}
     return 0,set()
+
+def _settable(options): return [o for o in options if not o.required and not isinstance(o.default, Expression)]
 
 def _merged(funcs):
     "The options of a method and of those it overrides, the nearest first"
@@ -136,15 +136,14 @@ def _merged(funcs):
         if not more: break
         count,names = _fixed(func)
         known |= names
-    return [o for o in res if not o.required and not isinstance(o.default, Expression)]
+    return _settable(res)
 
-def _patched(source, cls, method):
-    "The method's node, inside the class or given to it by `@patch`"
-    for o in cls.body:
-        if isinstance(o, ast.FunctionDef) and o.name == method: return o
-    for o in source.body:
-        if isinstance(o, ast.FunctionDef) and o.name == method and o.args.args and o.args.args[0].annotation:
-            if ast.unparse(o.args.args[0].annotation) == cls.name and 'patch' in ast.unparse(o.decorator_list[0]): return o
+def _method(source, cls, name):
+    "A method's node, inside the class or given to it by `@patch`"
+    named = lambda body: [o for o in body if isinstance(o, ast.FunctionDef) and o.name == name]
+    first = lambda o: o.args.args[0].annotation if o.args.args else None
+    patched = [o for o in named(source.body) if first(o) and ast.unparse(first(o)) == cls.name]
+    return next(iter([*named(cls.body), *patched]), None)
 
 # %% ../../nbs/base/options.ipynb #350240c0
 def _imported(source):
@@ -166,7 +165,7 @@ def _lineage(source, name):
     yield node,source
     for o in getattr(node, 'bases', ()): yield from _lineage(source, ast.unparse(o))
 
-# %% ../../nbs/base/options.ipynb #489ed428
+# %% ../../nbs/base/options.ipynb #190ac2bc
 METHODS = '__init__','create'
 
 def class_options(
@@ -179,11 +178,11 @@ def class_options(
     lineage = [(_definition(source, name), source), *list(_lineage(source, name))[1:]]
     options = {}
     for method in methods:
-        found = [(_patched(s, node, method), s) for node,s in lineage]
+        found = [(_method(s, node, method), s) for node,s in lineage]
         options.update({o.name: o for o in _merged([o for o in found if o[0]])})
     return list(options.values())
 
-# %% ../../nbs/base/options.ipynb #0f3dbe64
+# %% ../../nbs/base/options.ipynb #56465727
 def _live(func):
     "The node and source of a function that exists"
     plain = {k: v for k,v in func.__globals__.items() if isinstance(v, (int, float, str, bool, tuple))}
@@ -196,11 +195,11 @@ def _live(func):
 def _live_options(make):
     "The options of a class or function that exists"
     if not isinstance(make, type):
-        if not inspect.isfunction(make): return []
-        return [o for o in _arguments(*_live(make))[0] if not o.required and not isinstance(o.default, Expression)]
+        return _settable(_arguments(*_live(make))[0]) if inspect.isfunction(make) else []
     options = {}
     for method in METHODS:
-        funcs = [inspect.unwrap(getattr(vars(c)[method], '__func__', vars(c)[method])) for c in make.__mro__ if method in vars(c)]
+        found = [vars(c)[method] for c in make.__mro__ if method in vars(c)]
+        funcs = [inspect.unwrap(getattr(o, '__func__', o)) for o in found]
         options.update({o.name: o for o in _merged([_live(f) for f in funcs if inspect.isfunction(f)])})
     return list(options.values())
 
@@ -214,39 +213,38 @@ class Declared:
     module:str # where it stands
     about:str = '' # first line of the docstring
 
-# %% ../../nbs/base/options.ipynb #a1f01c86
-def _declarations(source, isregister):
-    "Each `@register(name, …)` in a source: name, facts, and the definition below it"
+# %% ../../nbs/base/options.ipynb #1f34a31f
+def _declarations(source, calls):
+    "Each `@register(name, …)` of a source: name, facts, and the definition below it; in a loop over names too"
     for o in source.body:
         loop = isinstance(o, ast.For) and isinstance(o.target, ast.Name)
         values = _literal(o.iter, source.names) if loop else (None,)
         for value in values if isinstance(values, (tuple, list)) else ():
             names = {**source.names, **({o.target.id: value} if loop else {})}
             for call,target in _calls(o):
-                if call.args and isregister(ast.unparse(call.func)) and isinstance(name := _literal(call.args[0], names), str):
-                    if not isinstance(name, Expression): yield name,{k.arg: _literal(k.value, names) for k in call.keywords},target
+                name = _literal(call.args[0], names) if call.args and ast.unparse(call.func) in calls else None
+                if type(name) is str: yield name,{k.arg: _literal(k.value, names) for k in call.keywords},target
 
 def _calls(node):
     "Decorators, and calls of the same shape: `register(name)(something)`"
     for o in getattr(node, 'decorator_list', ()):
         if isinstance(o, ast.Call): yield o,node.name
-    for o in getattr(node, 'body', ()) if isinstance(node, ast.For) else [node]:
+    for o in node.body if isinstance(node, ast.For) else [node]:
         call = o.value if isinstance(o, ast.Expr) else None
-        if isinstance(call, ast.Call) and isinstance(call.func, ast.Call): yield call.func,ast.unparse(call.args[0]) if call.args else ''
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Call) and call.args:
+            yield call.func,ast.unparse(call.args[0])
 
-def _declared(source, isregister):
+def _declared(source, calls):
     "The declarations of one module"
-    for name,facts,target in _declarations(source, isregister):
-        lineage = list(_lineage(source, target))
-        options,about = [],''
-        if lineage:
-            node,home = lineage[0]
-            about = (ast.get_docstring(node) or '').partition('\n')[0]
-            if isinstance(node, ast.ClassDef): options = class_options(home, node.name)
-            else: options = [o for o in _arguments(node, home)[0] if not o.required and not isinstance(o.default, Expression)]
-        yield Declared(name, facts, options, source.module, about)
+    for name,facts,target in _declarations(source, calls):
+        node,home = next(_lineage(source, target), (None, source))
+        if isinstance(node, ast.ClassDef): options = class_options(home, node.name)
+        else: options = _settable(_arguments(node, home)[0]) if node else []
+        yield Declared(name, facts, options, source.module, _first_line(ast.get_docstring(node) if node else ''))
 
-# %% ../../nbs/base/options.ipynb #67032115
+def _first_line(doc): return (doc or '').partition('\n')[0]
+
+# %% ../../nbs/base/options.ipynb #cabd100a
 def _address(register):
     "Module and variable of a register"
     if isinstance(register, str): return register.split(':')
@@ -256,15 +254,16 @@ def _address(register):
 def _modules(home, variable):
     "The modules that a register names, from its source"
     for o in _module(home).body:
-        if isinstance(o, ast.Assign) and [ast.unparse(t) for t in o.targets] == [variable] and isinstance(o.value, ast.Call):
-            return [ast.literal_eval(a) for a in o.value.args[1:]]
+        named = isinstance(o, ast.Assign) and [ast.unparse(t) for t in o.targets] == [variable]
+        if named and isinstance(o.value, ast.Call): return [ast.literal_eval(a) for a in o.value.args[1:]]
     raise ValueError(f"There is no register {variable} in {home}.")
 
 def _names(source, home, variable):
     "By which names a module calls a register"
-    return {k for k,v in _imported(source).items() if v == (home, variable)} | ({variable} if source.module == home else set())
+    own = {variable} if source.module == home else set()
+    return own | {k for k,v in _imported(source).items() if v == (home, variable)}
 
-# %% ../../nbs/base/options.ipynb #66c38a1f
+# %% ../../nbs/base/options.ipynb #1055b8bb
 def declared(
     register:Register|str, # or its address in the source, 'package.module:variable', which imports nothing
 ) -> list[Declared]: # in the order of its modules; then those of notebooks and of other packages
@@ -274,10 +273,7 @@ def declared(
     res = []
     for name in live.modules if isinstance(live, Register) else _modules(home, variable):
         source = _module(name)
-        calls = _names(source, home, variable)
-        res += _declared(source, calls.__contains__)
+        res += _declared(source, _names(source, home, variable))
     there = {o.name for o in res}
-    for o in live.known() if isinstance(live, Register) else ():
-        about = (o.make.__doc__ or '').partition('\n')[0]
-        if o.name not in there: res.append(Declared(o.name, o.facts, _live_options(o.make), o.module, about))
-    return res
+    others = [o for o in live.known() if o.name not in there] if isinstance(live, Register) else []
+    return res + [Declared(o.name, o.facts, _live_options(o.make), o.module, _first_line(o.make.__doc__)) for o in others]

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from types import SimpleNamespace
 
-# %% ../../nbs/base/register.ipynb #4d74a773
+# %% ../../nbs/base/register.ipynb #c2878b66
 class Entry(SimpleNamespace):
-    "What stands in a `Register` under one name: `name`, `make` (the class or function), `module`, `facts`, and each fact"
+    "What stands in a `Register` under one name; each fact is an attribute too"
     def __init__(self,
         name:str, # in the register
         make:Callable, # the class or function
@@ -23,15 +23,15 @@ class Entry(SimpleNamespace):
         facts:dict, # what was declared of it
     ): super().__init__(**{**facts, **dict(name=name, make=make, module=module, facts=facts)})
 
-# %% ../../nbs/base/register.ipynb #2c193c0e
-def _title(make): return getattr(make, '__qualname__', None)
-
+# %% ../../nbs/base/register.ipynb #cea3a9d7
 class Register(Mapping):
     "Names to entries, in the order of `modules`; a module is imported when its names are asked for"
     def __init__(self,
         kind:str, # what is registered, for messages: 'game'
         *modules:str, # in which entries are declared
-    ): self.kind,self.modules,self.home,self._entries = kind,modules,sys._getframe(1).f_globals['__name__'],{}
+    ):
+        self.kind,self.modules,self._entries = kind,modules,{}
+        self.home = sys._getframe(1).f_globals['__name__']   # module of the register itself
 
     def __call__(self,
         name:str, # by which it is found
@@ -41,11 +41,10 @@ class Register(Mapping):
         module = sys._getframe(1).f_globals['__name__']
         if module not in self.modules: self._load()   # so that no name of theirs is taken
         def declare(make):
-            old = self._entries.get(name)
-            same = old and _title(old.make) == _title(make) and module in (old.module, '__main__')   # a cell that runs again
-            if old and not same:
+            new = Entry(name, make, module, facts)
+            if not _same(old := self._entries.get(name, new), new):
                 raise ValueError(f"The {self.kind} {name!r} exists already, in {old.module}: choose another name.")
-            self._entries[name] = Entry(name, make, module, facts)
+            self._entries[name] = new
             return make
         return declare
 
@@ -57,17 +56,22 @@ class Register(Mapping):
         if not isinstance(name, str): return False
         return name in self._entries or any(import_module(o) and name in self._entries for o in self.modules)
 
-    def known(self) -> list[Entry]: return list(self._entries.values())   # until now, importing nothing
-    def get(self, name:str, default=None): return self[name] if name in self else default
-
     def _load(self):
         for o in self.modules: import_module(o)
+        return self._entries
 
-    def __iter__(self) -> Iterator[str]:
-        self._load()
-        place = {o: i for i,o in enumerate(self.modules)}
-        return iter(sorted(self._entries, key=lambda n: place.get(self._entries[n].module, len(place))))
+    def __iter__(self) -> Iterator[str]: return iter(_ordered(self._load(), self.modules))
+    def __len__(self) -> int: return len(self._load())
+    def get(self, name:str, default=None): return self[name] if name in self else default
+    def known(self) -> list[Entry]: return list(self._entries.values())   # until now, importing nothing
 
-    def __len__(self) -> int:
-        self._load()
-        return len(self._entries)
+# %% ../../nbs/base/register.ipynb #6710acc9
+def _ordered(entries, modules):
+    "Names by their module, and those of notebooks at the end"
+    place = {o: i for i,o in enumerate(modules)}
+    return sorted(entries, key=lambda name: place.get(entries[name].module, len(place)))
+
+def _same(old, new):
+    "Whether one definition is the other once more, as when a cell of a notebook is run again"
+    title = lambda o: (o.module, getattr(o.make, '__qualname__', None))
+    return title(old) == title(new)
