@@ -6,7 +6,7 @@ from pathlib import Path
 
 root = Path(__file__).resolve().parent.parent
 name = 'fastai_colorize'
-FLOORS = [['base'], ['nets'], ['data'], ['train'], ['games'], ['learner'], ['use'], ['paper'], ['app', 'cli'], ['inference', '']]   # lowest first
+FLOORS = [['base'], ['nets'], ['data'], ['train'], ['games'], ['learner'], ['use'], ['paper'], ['app', 'verbs', 'cli'], ['inference', '']]   # lowest first
 floor_of = {o: i for i,row in enumerate(FLOORS) for o in row}
 
 def level(module):

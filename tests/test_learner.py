@@ -1,5 +1,6 @@
 "Trainings that are killed, disturbed, or set up wrongly."
-import json, random
+import json, random, re
+from functools import partial
 
 import numpy as np, pandas as pd, pytest, torch
 from torch import nn
@@ -7,7 +8,8 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 from fastai_colorize import learner
 from fastai_colorize.base.color import merge_lab
-from fastai_colorize.train.perceptual import PerceptualLoss
+from fastai_colorize.base.options import function_options
+from fastai_colorize.train.losses import PerceptualLoss
 from fastai.callback.core import Callback
 
 @pytest.fixture
@@ -18,7 +20,7 @@ def net(): return nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8)
 def run(dls, out, resume=False, cbs=None, n=3, bf16=False, ema=False):
     random.seed(0); np.random.seed(0); torch.manual_seed(0)
     model = net()
-    model.recipe = dict(generator='tiny')
+    model.config = dict(generator='tiny')
     learn = learner.colorize_learner(dls, model, out=out, resume=resume, bf16=bf16, cbs=[learner.EMA(.9)] if ema else [])
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(n, 1e-2, cbs=cbs)
     return learn
@@ -62,7 +64,7 @@ def test_disk_full_keeps_the_last_epoch(dls, tmp_path, monkeypatch):
     with pytest.raises(OSError, match='No space left'): run(dls, tmp_path/'r')
     monkeypatch.setattr(torch, 'save', real)
     assert torch.load(tmp_path/'r'/'state.pt', weights_only=True)['epoch'] == 0
-    assert not list((tmp_path/'r').glob('*.part'))
+    assert not list((tmp_path/'r').glob('.*'))
     run(dls, tmp_path/'r', resume=True)
     assert len(pd.read_csv(tmp_path/'r'/'history.csv')) == 3
 
@@ -142,4 +144,72 @@ def test_perceptual_loss(dls, bf16):
     learn = learner.colorize_learner(dls, net(), bf16=bf16, cbs=[loss, check])
     with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-3)
     assert check.n == len(dls.train) + len(dls.valid) and not features.training
-    assert loss.recipe == dict(weight=.5) and all(p.grad is None for p in features.parameters())
+    assert loss.rules == dict(weight=.5) and all(p.grad is None for p in features.parameters())
+
+# ---- the one function
+
+SMALL = dict(size=32, bs=4, valid_pct=.25, workers=0, pretrained=False)
+
+def tiny():
+    "A network that `train` takes"
+    torch.manual_seed(0)
+    res = net()
+    res.config = dict(generator='tiny')
+    return res
+
+def quiet(*args, **kwargs): return learner.train(*args, **{**SMALL, 'precision': 'float32', 'metrics': [], **kwargs})
+
+def params(learn): return [p.detach().clone() for p in learn.model.parameters()]
+
+def test_asking_for_the_precision_changes_nothing(photo_folder, tmp_path, monkeypatch):
+    "Weights and random numbers are where they would be without the question: the same training, to the bit"
+    plain = quiet(photo_folder, tmp_path/'a', generator=tiny(), epochs=1)
+    monkeypatch.setattr(learner, 'choose_precision', partial(learner.choose_precision, gain=float('inf')))
+    asked = quiet(photo_folder, tmp_path/'b', generator=tiny(), epochs=1, precision='auto')
+    assert all(torch.equal(a, b) for a,b in zip(params(plain), params(asked)))
+
+@pytest.mark.parametrize('choice', ['bf16', 'float32'])
+def test_a_run_keeps_its_precision(choice, photo_folder, tmp_path, monkeypatch):
+    "What was chosen once is not asked again, not even after a stop in the first epoch"
+    asked = []
+    monkeypatch.setattr(learner, 'choose_precision', lambda *args: asked.append(args) or choice)
+    with pytest.raises(KeyboardInterrupt): quiet(photo_folder, tmp_path/'r', generator=tiny(), epochs=2, precision='auto', cbs=Stop(0, 1))
+    for at in (Stop(1, 1), None):
+        try: last = quiet(photo_folder, tmp_path/'r', generator=tiny(), epochs=2, precision='auto', resume=True, cbs=at)
+        except KeyboardInterrupt: assert at
+    assert len(asked) == 1 and hasattr(last, 'autocast') == (choice == 'bf16')
+    assert json.loads((tmp_path/'r'/'recipe.json').read_text())['bf16'] == (choice == 'bf16')
+
+def test_train_with_data_loaders(dls, tmp_path):
+    "One's own data and network; what would decide about the data is refused"
+    with pytest.raises(ValueError, match='decide about `size`'): learner.train(dls, tmp_path/'r', generator=tiny(), size=64)
+    learn = learner.train(dls, tmp_path/'r', generator=tiny(), epochs=1, schedule='flat', lr=1e-3, precision='float32', loss='mse')
+    assert learn.dls is dls and isinstance(learn.loss_func, nn.MSELoss) and set(learn.recorder.lrs) == {1e-3}
+
+@pytest.mark.parametrize('kwargs, words', [
+    (dict(clip=.1), '`clip` belongs to `gan` wgan-clip, and here it is `gan` nothing'),
+    (dict(gan='cgan', lambda_cycle=1.), 'belongs to `gan` cyclegan, and here it is `gan` cgan'),
+    (dict(gan='cgan', grey='x'), '`grey` belongs to a game without pairs'),
+    (dict(gan='cyclegan', loss='mse'), 'nothing to compare'),
+    (dict(decay=1), 'flat'), (dict(gan='cgan', epochs=1, decay=2), '`decay` 2 is more than all the epochs, 1'),
+    (dict(init='l1', generator='unet'), 'brings its own generator'), (dict(init='l1', pretrained=False), 'brings its own weights'),
+    (dict(gan='chess'), 'must be one of cgan'), (dict(generator='chess'), 'must be one of'), (dict(loss='chess'), 'must be one of l1')])
+def test_what_does_not_fit_together(kwargs, words, photo_folder, tmp_path):
+    "Before a photo is read or a folder made"
+    with pytest.raises(ValueError, match=re.escape(words)): learner.train(photo_folder, tmp_path/'r', **kwargs)
+    assert not (tmp_path/'r').exists()
+
+def test_an_argument_that_nobody_has(photo_folder, tmp_path):
+    with pytest.raises(TypeError, match="unexpected argument 'lamda_l1'"): learner.train(photo_folder, tmp_path/'r', gan='cgan', lamda_l1=1)
+
+def test_defaults_of_a_game_and_without(photo_folder, tmp_path):
+    "The moving average of the trials comes with the game, and 0 leaves it out"
+    learn = quiet(photo_folder, tmp_path/'a', gan='cgan', generator=tiny(), epochs=1, loss='smooth_l1')
+    assert learn.ema.decay == .998 and isinstance(learn.loss_func, nn.SmoothL1Loss) and set(learn.recorder.lrs) == {5e-5}
+    learn = quiet(photo_folder, tmp_path/'b', gan='cgan', generator=tiny(), epochs=2, decay=1, ema=0, gan_loss='bce')
+    assert not hasattr(learn, 'ema') and learn.recorder.lrs[-1] < 5e-5 and type(learn.conditional_gan.gan_loss).__name__ == 'BCELoss'
+
+def test_everything_is_documented():
+    "Each public function tells its arguments and what it returns; `train` names them all"
+    for name in ('train', 'colorize_learner', 'create_gan', 'ColorDataLoaders', 'fused_adamw', 'games'): assert name in learner.__all__
+    assert all(o.help for o in function_options('fastai_colorize.learner', 'train'))

@@ -8,7 +8,7 @@ Docs: https://fastai-colorize.github.io/fastai_colorize/base/arguments.html.md""
 __all__ = ['add_option', 'plain', 'at_least', 'Help']
 
 # %% ../../nbs/base/arguments.ipynb #7c2e0a04
-import argparse, inspect, shutil
+import argparse, shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,10 +25,10 @@ def add_option(
 ):
     "One argument of a function as an argument of the command; where it is not typed, it is not passed on"
     kind = o.kind or str
-    if default is None and o.default not in (None, False, True, (), inspect.Parameter.empty): default = plain(o.default)
-    text = f'do not {o.help}' if o.default is True else o.help
+    if default is None and not isinstance(o.default, (bool, tuple, type(None), type)): default = plain(o.default)
+    text = (f'do not {o.help}' if o.default is True else o.help).replace('`', '')
     kw = dict(help=text if default is None else f'{text} (default: {default})')
-    if isinstance(kind, tuple): kw.update(choices=kind)
+    if isinstance(kind, tuple): kw.update(choices=kind, metavar=metavar)
     elif kind is bool and 'Path' in o.annotation: kw.update(nargs='?', const=True, type=Path, metavar=metavar or 'FILE')
     elif kind is bool: kw.update(action='store_false' if o.default is True else 'store_true')
     else: kw.update(type=kind if least is None else at_least(least, kind), metavar=metavar or _WORDS[kind])

@@ -66,7 +66,8 @@ def _wait(device):
 # %% ../../nbs/train/precision.ipynb #3b1f6c11
 class _same_random_numbers:
     "Inside, random numbers may be drawn; afterwards all generators stand where they stood"
-    def __init__(self, device): self.fork = torch.random.fork_rng(device_type='cuda' if device.type == 'cpu' else device.type)
+    def __init__(self, device):
+        self.fork = torch.random.fork_rng(device_type='cuda' if device.type == 'cpu' else device.type)
     def __enter__(self):
         self.states = random.getstate(),np.random.get_state()
         self.fork.__enter__()
