@@ -72,6 +72,6 @@ def _ordered(entries, modules):
     return sorted(entries, key=lambda name: place.get(entries[name].module, len(place)))
 
 def _same(old, new):
-    "Whether one definition is the other once more, as when a cell of a notebook is run again"
-    title = lambda o: (o.module, getattr(o.make, '__qualname__', None))
-    return title(old) == title(new)
+    "Whether one definition is the other once more, as when a cell, or a module's own notebook, is run again"
+    title = lambda o: getattr(o.make, '__qualname__', None)
+    return title(old) == title(new) and new.module in (old.module, '__main__')
