@@ -12,7 +12,7 @@ import torch, torch.nn.functional as F
 from fastcore.basics import store_attr
 from fasttransform import ItemTransform
 
-# %% ../../nbs/data/degrade.ipynb #ebc2d264
+# %% ../../nbs/data/degrade.ipynb #6325c22e
 class Degrade(ItemTransform):
     "Make the L of a training batch look like an old print; its colour stays"
     split_idx,order,_retain = 0,110,False   # after `RGBToLab`
@@ -33,11 +33,13 @@ class Degrade(ItemTransform):
     def encodes(self, b):
         if not self.p: return b
         l = b[0]
-        clean = (l.as_subclass(torch.Tensor) + 1)/2
-        chosen,x = _draw(clean, 0, 1) < self.p,clean
+        x = (l.as_subclass(torch.Tensor) + 1)/2
+        chosen = torch.rand(len(x), device=x.device) < self.p
         for damage in (blur, grain, marks, fade, jpeg):
-            if most := getattr(self, damage.__name__): x = torch.where(_draw(x, 0, 1) < .5, damage(x, most), x)
-        x = torch.where(chosen, x.clamp(0, 1)*2 - 1, l.as_subclass(torch.Tensor))
+            hit = chosen & (torch.rand(len(x), device=x.device) < .5)
+            most = getattr(self, damage.__name__)
+            if most and hit.any(): x[hit] = damage(x[hit], most).clamp(0, 1)
+        x = torch.where(chosen[:,None,None,None], x*2 - 1, l.as_subclass(torch.Tensor))
         return x.as_subclass(type(l)),*b[1:]
 
 # %% ../../nbs/data/degrade.ipynb #b4f1ffbe
