@@ -37,7 +37,7 @@ from .nets.register import create_generator, generator_split, generators
 from .nets.weights import load_generator, packaged_weights
 from .train.callbacks import EMA, Autocast, PlainTensors, SampleGrid
 from .train.losses import content_losses
-from .train.precision import choose_precision
+from .train.precision import choose_precision, same_random_numbers
 from .train.runs import TrainingRun
 
 _all_ = ['ColorDataLoaders', 'create_gan', 'games', 'gan_adam', 'EMA']
@@ -215,7 +215,7 @@ def _precision(s, model, dls, cbs):
     kept = s.out/'recipe.json'
     if s.precision != 'auto': return s.precision
     if s.resume and kept.exists(): return 'bf16' if json.loads(kept.read_text(encoding='utf-8'))['bf16'] else 'float32'
-    l = dls.valid.one_batch()[0].as_subclass(torch.Tensor)   # the training's own batches wait for the training
+    with same_random_numbers(dls.device): l = dls.valid.one_batch()[0].as_subclass(torch.Tensor)
     l = l[torch.arange(dls.train.bs) % len(l)]
     return choose_precision(model, l, [cb.critic for cb in cbs if isinstance(getattr(cb, 'critic', None), nn.Module)])
 

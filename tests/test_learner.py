@@ -9,7 +9,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from fastai_colorize import learner
 from fastai_colorize.base.color import merge_lab
 from fastai_colorize.base.options import function_options
-from fastai_colorize.train.losses import PerceptualLoss
+from fastai_colorize.train.perceptual import PerceptualLoss
 from fastai.callback.core import Callback
 
 @pytest.fixture
