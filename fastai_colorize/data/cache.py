@@ -28,7 +28,7 @@ from PIL import Image, ImageOps
 from ..base.files import write_json, writing
 from ..base.photos import GREY_SPREAD, check_photos, open_photo
 
-# %% ../../nbs/data/cache.ipynb #88cffbc9
+# %% ../../nbs/data/cache.ipynb #74033e55
 class LoadPhoto(Transform):
     "A photograph (path, PIL image or array) as a uint8 `TensorImage` `(3,size,size)`, from the cache where it is there"
     def __init__(self,
@@ -46,7 +46,7 @@ class LoadPhoto(Transform):
             rgb = np.asarray(FITS[self.fit](Image.fromarray(rgb), square, Image.Resampling.BICUBIC))
         return TensorImage(torch.from_numpy(rgb.transpose(2,0,1).copy()))
 
-FITS = dict(stretch=Image.Image.resize, crop=ImageOps.fit)
+FITS = dict(stretch=Image.Image.resize, crop=ImageOps.fit)   # how photos of any shape become squares
 
 # %% ../../nbs/data/cache.ipynb #e2f939ef
 class PhotoCache:

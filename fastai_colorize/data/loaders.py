@@ -9,6 +9,7 @@ __all__ = ['ColorDataLoaders']
 
 # %% ../../nbs/data/loaders.ipynb #a1f50791
 import os
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -35,27 +36,27 @@ class ColorDataLoaders(DataLoaders):
     `from_folders`, `from_files`, `from_df` or `from_coco`. `report` says which photos were left out and why (a
     `DataFrame`, or None if nothing was checked), `config` what the data are, for the record of a training."""
 
-# %% ../../nbs/data/loaders.ipynb #7a55e781
+# %% ../../nbs/data/loaders.ipynb #7d948ce5
 @patch(cls_method=True)
 def from_files(cls:ColorDataLoaders,
-    files, # paths of photographs
+    files:Iterable, # paths of photographs
     valid_pct:float=0.2, # part that is kept for validation, drawn with `seed`
     seed:int=42, # of the split
-    splits=None, # two lists of positions in `files`, instead of `valid_pct`
-    valid_from=None, # of `files`, those among which the ones for validation are drawn; by default all
+    splits:Sequence=None, # two lists of positions in `files`, instead of `valid_pct`
+    valid_from:Iterable=None, # of `files`, those among which the ones for validation are drawn; by default all
     size:int=256, # side of the pictures in the batch
     bs:int=16, # batch size
     min_scale:float=1., # least area of the random crop in training; 1: no crop
     fit:str='stretch', # how a photo of another shape becomes a square: `stretch`, or `crop` to the middle
-    weights=None, # a dict of path to how often a training photo is seen in an epoch; once if it is not in it
-    degrade=False, # damage the L of training batches: True, a probability, or a `Degrade`
-    cache=None, # folder for a `PhotoCache`; None: decode each photo each epoch
+    weights:dict=None, # of a path to how often this training photo is seen in an epoch; those not in it once
+    degrade:bool|float|Degrade=False, # damage the L of training batches: True, a probability, or a `Degrade`
+    cache:str|Path=None, # folder for a `PhotoCache`; None: decode each photo each epoch
     check:bool=True, # look for grey, broken and tiny photos first, and leave them out
-    unpaired=False, # for CycleGAN: grey beside other, colour photos. True: of these files; or a folder of grey ones
+    unpaired:bool|str|Path|Iterable=False, # for CycleGAN: True, or a folder of grey photos, see below
     batch_tfms=None, # more fastai batch transforms, for `TensorImage` in 0…1
     num_workers:int=None, # processes that load; by default 0 with a cache, else the number of cores (16 at most)
     device=None, # where batches go; fastai's default device
-    path='.', # where a `Learner` puts its models
+    path:str|Path='.', # where a `Learner` puts its models
 ) -> ColorDataLoaders:
     "From a list of files"
     load,damage = LoadPhoto(_load_size(size, min_scale), fit=fit),_damage(degrade)
@@ -157,11 +158,11 @@ def _extras(fit, unpaired, greys, weights, damage, dsets):
     if damage is not None: res['degrade'] = damage.config
     return res
 
-# %% ../../nbs/data/loaders.ipynb #a90f802c
+# %% ../../nbs/data/loaders.ipynb #28706d0c
 @patch(cls_method=True)
 @delegates(ColorDataLoaders.from_files)
 def from_folder(cls:ColorDataLoaders,
-    path, # folder of photographs, searched with its subfolders
+    path:str|Path, # folder of photographs, searched with its subfolders
     train:str=None, # subfolder with the training photos; without it the photos are split with `valid_pct`
     valid:str=None, # subfolder with the validation photos
     **kwargs
@@ -175,13 +176,13 @@ def from_folder(cls:ColorDataLoaders,
     splits = [list(range(n)), list(range(n, n + len(parts[1])))]
     return cls.from_files(parts[0] + parts[1], splits=splits, path=path, **kwargs)
 
-# %% ../../nbs/data/loaders.ipynb #2e9c793d
+# %% ../../nbs/data/loaders.ipynb #4df38a8e
 @patch(cls_method=True)
 @delegates(ColorDataLoaders.from_files)
 def from_folders(cls:ColorDataLoaders,
-    folders, # of photographs, each searched with its subfolders
-    weights=None, # a number above 0 for each folder: how often its photos are seen in an epoch; by default once
-    valid=None, # those of the folders from which the photos for validation are drawn; by default all
+    folders:Iterable, # of photographs, each searched with its subfolders
+    weights:Iterable=None, # a number above 0 for each folder: how often its photos are seen in an epoch (1)
+    valid:str|Path|Iterable=None, # those of the folders from which the photos for validation are drawn; by default all
     **kwargs
 ) -> ColorDataLoaders:
     "From several folders, each with a weight"
@@ -212,12 +213,12 @@ def _check_folders(folders, weights):
             if folders[i] == folders[j]: raise ValueError(f"{folders[i]} is listed twice.")
             raise ValueError(f"{folders[i]} and {folders[j]} are the same folder.")
 
-# %% ../../nbs/data/loaders.ipynb #65579c5e
+# %% ../../nbs/data/loaders.ipynb #9f3fb472
 @patch(cls_method=True)
 @delegates(ColorDataLoaders.from_files)
 def from_df(cls:ColorDataLoaders,
     df:pd.DataFrame, # one row a photograph
-    path='.', # folder to which the names are relative
+    path:str|Path='.', # folder to which the names are relative
     fn_col=0, # column with the names, by name or position
     valid_col=None, # column that is true for validation photos; without it they are split with `valid_pct`
     **kwargs
@@ -230,12 +231,12 @@ def from_df(cls:ColorDataLoaders,
         kwargs['splits'] = [np.flatnonzero(~isval).tolist(), np.flatnonzero(isval).tolist()]
     return cls.from_files(files, path=path, **kwargs)
 
-# %% ../../nbs/data/loaders.ipynb #d66209e9
+# %% ../../nbs/data/loaders.ipynb #e13d78b2
 @patch(cls_method=True)
 @delegates(ColorDataLoaders.from_files)
 def from_coco(cls:ColorDataLoaders,
-    annotations, # COCO annotation file, see `data.coco`
-    dest, # folder for the photographs
+    annotations:str|Path, # COCO annotation file, see `data.coco`
+    dest:str|Path, # folder for the photographs
     n:int=None, # how many; all that fit by default
     seed:int=42, # of the choice and of the split
     categories=None, # names of categories, any of which a photo must show
