@@ -1,4 +1,4 @@
-"""Data, generator and recipe put together: a fastai `Learner` that colours photographs, and a folder that keeps its training.
+"""A folder that keeps a training, and goes on with it after a stop.
 
 Docs: https://fastai-colorize.github.io/fastai_colorize/train/runs.html.md"""
 
@@ -8,38 +8,122 @@ Docs: https://fastai-colorize.github.io/fastai_colorize/train/runs.html.md"""
 __all__ = ['TrainingRun']
 
 # %% ../../nbs/train/runs.ipynb #e7544e17
-import json, os, pickle, random
-from contextlib import contextmanager
-from importlib import metadata
+import pickle, random
 from pathlib import Path
 
 import numpy as np, pandas as pd, torch
 from fastai.callback.core import Callback
 from fastai.learner import CancelEpochException
+from fastcore.basics import patch
 from fastcore.foundation import L
 
+from ..base.files import versions, write_json, writing
 from ..nets.weights import save_generator
-from .callbacks import is_training
+from .callbacks import is_training, orders
+
+# %% ../../nbs/train/runs.ipynb #02a39409
+class TrainingRun(Callback):
+    "Keep a training in a folder, and go on with it after a stop"
+    order = orders.run
+    def __init__(self,
+        out, # the folder
+        resume:bool=False, # go on where the folder's training stopped
+        monitor:str='valid_loss', # column whose lowest value marks the weights to keep; None: always the last
+    ): self.out,self.resume,self.monitor,self.active,self.start = Path(out),resume,monitor,False,0
+
+    def before_fit(self):
+        self.active = is_training(self.learn)
+        if not self.active: return
+        if not hasattr(self.model, 'config'):
+            raise ValueError("A network of your own needs a dict `config` (its name and sizes) as attribute, "
+                             "to be kept in a folder.")
+        for cb in self.learn.cbs:
+            if hasattr(type(cb), 'monitor'): self.monitor = cb.monitor   # a game has a judge of its own, or none
+        self.made,self.start,self.history,self.best,self.rng = self._recipe(),0,[],float('inf'),None
+        self._begin()
+        packages = versions('fastai_colorize', 'fastai', 'torch', 'torchvision')
+        write_json(self.out/'recipe.json', dict(self.made, versions=packages, device=str(self.dls.device)))
+
+    def before_epoch(self):
+        if not self.active: return
+        if self.epoch < self.start:
+            self.recorder.log = L(self.history[self.epoch][:-1])   # done already: show its row, and skip it
+            raise CancelEpochException()
+        if self.epoch == self.start and self.rng: _set_rng_state(self.dls, self.rng)
+
+    def after_fit(self): self.active = False
+
+# %% ../../nbs/train/runs.ipynb #aad445c0
+@patch
+def _recipe(self:TrainingRun) -> dict:
+    "What makes this training what it is"
+    hypers = [{k: v for k,v in h.items() if k in ('lr', 'wd')} for h in self.opt.hypers]
+    sched = getattr(self.learn, 'param_scheduler', None)
+    pcts = 0.,.1,.25,.5,.9
+    schedule = {k: [np.asarray(f(p)).tolist() for p in pcts] for k,f in sched.scheds.items()} if sched else {}
+    rules = {type(cb).__name__: cb.rules for cb in self.learn.cbs if hasattr(type(cb), 'rules')}
+    return _plain(dict(
+        schedule=schedule, frozen=self.opt.frozen_idx, generator=self.model.config, loss=type(self.loss_func).__name__,
+        data=getattr(self.dls, 'config', {}), epochs=self.n_epoch, hypers=hypers, bf16=hasattr(self.learn, 'autocast'),
+        callbacks=rules))
+
+@patch
+def _begin(self:TrainingRun):
+    "Start in a new folder, or go on in an old one"
+    state = self.out/'state.pt'
+    if state.exists():
+        if not self.resume:
+            raise FileExistsError(f"{self.out} holds a training already. Go on with it (resume), or choose another "
+                                  "folder.")
+        return self._load(state)
+    others = self.out.exists() and any(o.suffix != '.part' for o in self.out.iterdir())
+    if self.resume and others and not (self.out/'recipe.json').exists():
+        raise FileNotFoundError(f"{self.out} holds no training that could be resumed: {state.name} is missing.")
+    self.out.mkdir(parents=True, exist_ok=True)
 
 # %% ../../nbs/train/runs.ipynb #25ccf937
-@contextmanager
-def _replacing(path):
-    "A temporary name beside `path`, that takes its place at the end"
-    path = Path(path)
-    tmp = path.with_name(path.name + '.part')
-    try:
-        yield tmp
-        os.replace(tmp, path)
-    finally: tmp.unlink(missing_ok=True)
+def _plain(o):
+    "`o` in the plain containers and numbers that `torch.load(weights_only=True)` and JSON take"
+    if isinstance(o, dict): return {k: _plain(v) for k,v in o.items()}
+    if isinstance(o, (list, tuple, L)): return [_plain(v) for v in o]
+    return o.item() if isinstance(o, np.generic) else o
 
-def _write(path, text):
-    with _replacing(path) as tmp: tmp.write_text(text, encoding='utf-8')
+# %% ../../nbs/train/runs.ipynb #02a223b8
+@patch
+def after_epoch(self:TrainingRun):
+    if not self.active or self.epoch < self.start: return
+    for n,v in zip(self.recorder.metric_names, self.recorder.log):
+        if n.endswith('_loss') and not np.isfinite(v):
+            raise FloatingPointError(f"{n} is {v} in epoch {self.epoch}: lower the learning rate.")
+    self.history.append(_plain(self.recorder.log))
+    names = list(self.recorder.metric_names)
+    with writing(self.out/'history.csv') as part: pd.DataFrame(self.history, columns=names).to_csv(part, index=False)
+    row = dict(zip(names, self.history[-1]))
+    if self.monitor is None or row[self.monitor] < self.best:
+        self.best = row.get(self.monitor, self.best)
+        save_generator(self.model, self.out/'weights.safetensors', metrics=row, training=self.made)
+        write_json(self.out/'metrics.json', row)
+    self._save(self.out/'state.pt')
 
+@patch
+def _save(self:TrainingRun, path):
+    "Everything that the next epoch depends on"
+    cbs = {type(cb).__name__: cb.state_dict() for cb in self.learn.cbs if hasattr(type(cb), 'state_dict')}
+    rec,smooth = self.recorder,self.recorder.smooth_loss
+    losses = [float(o) for o in rec.losses]
+    recorder = dict(lrs=rec.lrs, losses=losses, iters=rec.iters, count=smooth.count, val=smooth.val)
+    state = dict(epoch=self.epoch, recipe=self.made, model=self.model.state_dict(), opt=_plain(self.opt.state_dict()),
+                 callbacks=_plain(cbs), rng=_rng_state(self.dls), history=self.history, best=self.best,
+                 recorder=_plain(recorder))
+    with writing(path) as part: torch.save(state, part)
+
+# %% ../../nbs/train/runs.ipynb #49a413dc
 def _rng_state(dls):
     "All random number generators that a training draws from"
     kind,keys,*rest = np.random.get_state()
-    return dict(python=random.getstate(), numpy=(kind, keys.tolist(), *rest), torch=torch.get_rng_state(),
-                cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [], loader=dls.train.rng.getstate())
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return dict(python=random.getstate(), numpy=(kind, keys.tolist(), *rest), torch=torch.get_rng_state(), cuda=cuda,
+                loader=dls.train.rng.getstate())
 
 def _set_rng_state(dls, state):
     tup = lambda s: (s[0], tuple(s[1]), s[2])
@@ -49,96 +133,25 @@ def _set_rng_state(dls, state):
     if torch.cuda.is_available() and state['cuda']: torch.cuda.set_rng_state_all(state['cuda'])
     dls.train.rng.setstate(tup(state['loader']))
 
-def _plain(o):
-    "`o` in the plain containers and numbers that `torch.load(weights_only=True)` and JSON take"
-    if isinstance(o, dict): return {k: _plain(v) for k,v in o.items()}
-    if isinstance(o, (list, tuple, L)): return [_plain(v) for v in o]
-    return o.item() if isinstance(o, np.generic) else o
-
-# %% ../../nbs/train/runs.ipynb #e6402463
-class TrainingRun(Callback):
-    "Keep a training in a folder, and go on with it after a stop"
-    order = 70
-    def __init__(self,
-        out, # the folder
-        resume:bool=False, # go on where the folder's training stopped
-        monitor:str='valid_loss', # column whose lowest value marks the weights to keep; None: always the last
-    ): self.out,self.resume,self.monitor,self.active,self.start = Path(out),resume,monitor,False,0
-
-    def _recipe(self):
-        "What makes this training what it is: a training resumed with another recipe would be neither the one nor the other"
-        hypers = [{k: v for k,v in h.items() if k in ('lr', 'wd')} for h in self.opt.hypers]
-        sched = getattr(self.learn, 'param_scheduler', None)
-        schedule = {k: [np.asarray(f(pct)).tolist() for pct in (0., .1, .25, .5, .9)] for k,f in sched.scheds.items()} if sched else {}
-        return _plain(dict(schedule=schedule, frozen=self.opt.frozen_idx, generator=getattr(self.model, 'recipe', type(self.model).__name__), loss=type(self.loss_func).__name__,
-                           data=getattr(self.dls, 'recipe', {}), epochs=self.n_epoch, hypers=hypers, bf16=hasattr(self.learn, 'autocast'),
-                           callbacks={type(cb).__name__: cb.recipe for cb in self.learn.cbs if hasattr(type(cb), 'recipe')}))
-
-    def before_fit(self):
-        self.active = is_training(self.learn)
-        if not self.active: return
-        if not hasattr(self.model, 'recipe'): raise ValueError("A network of your own needs a dict `recipe` (its name and sizes) as attribute, to be kept in a folder.")
-        self.made,state = self._recipe(),self.out/'state.pt'
-        self.start,self.history,self.best,self.rng = 0,[],float('inf'),None
-        if state.exists():
-            if not self.resume: raise FileExistsError(f"{self.out} holds a training already. Go on with it (resume), or choose another folder.")
-            self._load(state)
-        elif self.resume and self.out.exists() and any(o.suffix != '.part' for o in self.out.iterdir()) and not (self.out/'recipe.json').exists():
-            raise FileNotFoundError(f"{self.out} holds no training that could be resumed: {state.name} is missing.")
-        self.out.mkdir(parents=True, exist_ok=True)
-        versions = {o: metadata.version(o) for o in ('fastai_colorize', 'fastai', 'torch', 'torchvision')}
-        _write(self.out/'recipe.json', json.dumps(dict(self.made, versions=versions, device=str(self.dls.device)), indent=1))
-
-    def before_epoch(self):
-        if not self.active: return
-        if self.epoch < self.start:
-            self.recorder.log = L(self.history[self.epoch][:-1])   # done already: show its row, and skip it
-            raise CancelEpochException()
-        if self.epoch == self.start and self.rng: _set_rng_state(self.dls, self.rng)
-
-    def after_epoch(self):
-        if not self.active or self.epoch < self.start: return
-        for n,v in zip(self.recorder.metric_names, self.recorder.log):
-            if n.endswith('_loss') and not np.isfinite(v): raise FloatingPointError(f"{n} is {v} in epoch {self.epoch}: lower the learning rate.")
-        self.history.append(_plain(self.recorder.log))
-        names = list(self.recorder.metric_names)
-        with _replacing(self.out/'history.csv') as tmp: pd.DataFrame(self.history, columns=names).to_csv(tmp, index=False)
-        row = dict(zip(names, self.history[-1]))
-        if self.monitor is None or row[self.monitor] < self.best:
-            self.best = row.get(self.monitor, self.best)
-            save_generator(self.model, self.out/'weights.safetensors', metrics=row, training=self.made)
-            _write(self.out/'metrics.json', json.dumps(row, indent=1))
-        self._save(self.out/'state.pt')
-
-    def after_fit(self): self.active = False
-
-    def _save(self, path):
-        "Everything that the next epoch depends on"
-        opt = self.opt.state_dict()
-        cbs = {type(cb).__name__: cb.state_dict() for cb in self.learn.cbs if hasattr(type(cb), 'state_dict')}
-        rec = self.recorder
-        recorder = dict(lrs=rec.lrs, losses=[float(o) for o in rec.losses], iters=rec.iters, count=rec.smooth_loss.count, val=rec.smooth_loss.val)
-        state = dict(epoch=self.epoch, recipe=self.made, model=self.model.state_dict(), opt=_plain(opt), callbacks=_plain(cbs), rng=_rng_state(self.dls),
-                     history=self.history, best=self.best, recorder=_plain(recorder))
-        with _replacing(path) as tmp: torch.save(state, tmp)
-
-    def _load(self, path):
-        try:
-            state = torch.load(path, map_location=self.dls.device, weights_only=True)
-            state['recipe'], state['rng'], state['recorder']
-        except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as e:
-            raise ValueError(f"{path} is not the state of a training, or it is damaged: choose another folder.") from e
-        differ = [k for k in state['recipe'] if state['recipe'][k] != self.made.get(k)]
-        if differ:
-            k = differ[0]
-            raise ValueError(f"{self.out} was trained with {k} = {state['recipe'][k]}, now it is {self.made.get(k)}. "
-                             "Resume with the same settings, or start in another folder.")
-        self.model.load_state_dict(state['model'])
-        self.opt.load_state_dict(state['opt'])
-        for cb in self.learn.cbs:
-            if type(cb).__name__ in state['callbacks']: cb.load_state_dict(state['callbacks'][type(cb).__name__])
-        self.start,self.history,self.best,self.rng = state['epoch'] + 1,state['history'],state['best'],state['rng']
-        self.rng = {k: v if not isinstance(v, torch.Tensor) else v.cpu() for k,v in self.rng.items()}
-        rec,saved = self.recorder,state['recorder']
-        rec.lrs,rec.losses = saved['lrs'],[torch.tensor(o) for o in saved['losses']]
-        rec.smooth_loss.count,rec.smooth_loss.val = saved['count'],saved['val']
+# %% ../../nbs/train/runs.ipynb #d9826c00
+@patch
+def _load(self:TrainingRun, path):
+    "Put everything back as it was after the last epoch"
+    try:
+        state = torch.load(path, map_location=self.dls.device, weights_only=True)
+        state['recipe'], state['rng'], state['recorder']
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as e:
+        raise ValueError(f"{path} is not the state of a training, or it is damaged: choose another folder.") from e
+    if differ := [k for k in state['recipe'] if state['recipe'][k] != self.made.get(k)]:
+        was,now = state['recipe'][differ[0]],self.made.get(differ[0])
+        raise ValueError(f"{self.out} was trained with {differ[0]} = {was}, now it is {now}. "
+                         "Resume with the same settings, or start in another folder.")
+    self.model.load_state_dict(state['model'])
+    self.opt.load_state_dict(state['opt'])
+    for cb in self.learn.cbs:
+        if type(cb).__name__ in state['callbacks']: cb.load_state_dict(state['callbacks'][type(cb).__name__])
+    self.start,self.history,self.best = state['epoch'] + 1,state['history'],state['best']
+    self.rng = {k: v.cpu() if isinstance(v, torch.Tensor) else v for k,v in state['rng'].items()}
+    rec,saved = self.recorder,state['recorder']
+    rec.lrs,rec.losses = saved['lrs'],[torch.tensor(o) for o in saved['losses']]
+    rec.smooth_loss.count,rec.smooth_loss.val = saved['count'],saved['val']
