@@ -364,7 +364,7 @@ def test_overflow_of_the_slope_is_not_logged():
     gan._slope(torch.full((2, 2, 4, 4), float('inf')))
     assert torch.equal(gan.grad_norm, before)
 
-# ---- resume, columns, export of the recipe
+# ---- resume, columns, export, rules
 
 @variants
 @pytest.mark.parametrize('one_batch', [False, True])
@@ -408,7 +408,7 @@ def test_resume_in_a_folder_is_exact(variant, bf16, photo_folder, tmp_path):
         if not resume: dls.train.rng.setstate(start)
         torch.manual_seed(0)
         model = UNet(32, ngf=2)
-        model.recipe = dict(generator='tiny')
+        model.config = dict(generator='tiny')
         learn = colorize_learner(dls, model, out=tmp_path/out, resume=resume, bf16=bf16, metrics=[], cbs=make_gan(variant), opt_func=wgan_rmsprop if variant == 'clip' else gan_adam)
         with learn.no_bar(), learn.no_logging(): learn.fit_flat_lin(1, 2, 1e-3, cbs=cbs)
         return learn,next(cb for cb in learn.cbs if isinstance(cb, WGAN))
@@ -420,15 +420,15 @@ def test_resume_in_a_folder_is_exact(variant, bf16, photo_folder, tmp_path):
     assert gan.n_seen == 9 and np.flatnonzero(np.isfinite(gan.history['g_gan'])).tolist() == [4]
 
 @variants
-def test_columns_and_recipe(variant):
+def test_columns_and_rules(variant):
     gan = make_gan(variant)
     learn = make_learner(gan)
     learn.fit(1)
     assert list(learn.recorder.metric_names) == ['epoch', 'train_loss', 'valid_loss', *gan.terms, 'time']
     assert learn.recorder.values[-1][2 + gan.terms.index('gap')] == pytest.approx(np.mean(gan.history['gap']))
     want = dict(clip=dict(clip=0.01), gp=dict(lambda_gp=10., lambda_ct=0.), ct=dict(lambda_gp=10., lambda_ct=2.))[variant]
-    assert gan.recipe.items() >= dict(want, gan_loss='WassersteinLoss', critic_steps=5, batch_steps=1, lambda_l1=100.).items()
-    assert make_gan(variant, one_batch=True).recipe.items() >= dict(critic_steps=1, batch_steps=5).items()
+    assert gan.rules.items() >= dict(want, gan_loss='WassersteinLoss', critic_steps=5, batch_steps=1, lambda_l1=100.).items()
+    assert make_gan(variant, one_batch=True).rules.items() >= dict(critic_steps=1, batch_steps=5).items()
     assert isinstance(gan, WGAN) and isinstance(learn.model, UNet)
 
 @variants

@@ -8,12 +8,18 @@ Docs: https://fastai-colorize.github.io/fastai_colorize/games/wgan.html.md"""
 __all__ = ['wgan_rmsprop', 'WGAN', 'WGANClip', 'gradient_penalty', 'add_dropout', 'WGANGP']
 
 # %% ../../nbs/games/wgan.ipynb #bcd72f1d
+from functools import partial
+
 import torch
 import torch.nn.functional as F
-from functools import partial
-from torch import nn
 from fastai.optimizer import OptimWrapper
+from fastcore.basics import patch
+from torch import nn
+
 from .adversarial import ConditionalGAN
+from .game import games
+from .losses import check_weights
+from ..train.schedule import gan_adam
 
 # %% ../../nbs/games/wgan.ipynb #9910c3e9
 wgan_rmsprop = partial(OptimWrapper, opt=torch.optim.RMSprop)
@@ -26,14 +32,14 @@ class WGAN(ConditionalGAN):
     def __init__(self,
         critic:nn.Module, # called as `critic(L, ab)`, gives unbounded verdicts
         critic_steps:int=5, # critic updates to one of the generator
-        one_batch:bool=False, # all of them on the generator's batch, instead of each on its own
+        one_batch:bool=False, # all critic updates on the batch of the generator
         **kwargs # of `ConditionalGAN`
     ):
-        super().__init__(critic, gan_loss='wasserstein', critic_steps=critic_steps, **kwargs)
+        super().__init__(critic, gan_loss='wasserstein', smooth=0., critic_steps=critic_steps, **kwargs)
         if one_batch: self.critic_steps,self.batch_steps = 1,critic_steps
 
     @property
-    def recipe(self): return dict(super().recipe, batch_steps=self.batch_steps)
+    def rules(self) -> dict: return dict(super().rules, batch_steps=self.batch_steps)
 
     def critic_loss(self, l, ab, fake):
         loss = super().critic_loss(l, ab, fake)
@@ -41,6 +47,8 @@ class WGAN(ConditionalGAN):
         return loss
 
 # %% ../../nbs/games/wgan.ipynb #ef8f43d0
+@games('wgan-clip', critic=dict(norm='instance'), opt=wgan_rmsprop, paired=True, net={},
+       defaults=dict(generator='unet', epochs=20, size=256, bs=32, lr=5e-5, min_scale=1.))
 class WGANClip(WGAN):
     "Wasserstein GAN whose critic has clipped weights"
     def __init__(self,
@@ -54,7 +62,7 @@ class WGANClip(WGAN):
         self.clip = clip
 
     @property
-    def recipe(self): return dict(super().recipe, clip=self.clip)
+    def rules(self) -> dict: return dict(super().rules, clip=self.clip)
 
     def critic_loss(self, l, ab, fake):
         fake = fake.detach().to(ab.dtype).requires_grad_()
@@ -62,8 +70,9 @@ class WGANClip(WGAN):
         return super().critic_loss(l, ab, fake)
 
     def _slope(self, grad):
-        norm = grad.flatten(1).norm(dim=1).mean()*len(grad)/self.critic_scaler.get_scale()   # the loss is a mean over the batch
-        self.grad_norm = torch.where(norm.isfinite(), norm, self.grad_norm.to(norm))         # fp16: the scaler skips a step that overflows
+        norm = grad.flatten(1).norm(dim=1).mean()*len(grad)/self.critic_scaler.get_scale()   # the loss is a mean
+        # fp16: the scaler skips a step that overflows
+        self.grad_norm = torch.where(norm.isfinite(), norm, self.grad_norm.to(norm))
 
     @torch.no_grad()
     def after_critic_step(self):
@@ -91,35 +100,41 @@ def add_dropout(
 ) -> nn.Module: # the same `critic`
     "Dropout behind the last activations of a critic, for the consistency term"
     acts = [(m, name) for m in critic.modules() for name,o in m.named_children() if isinstance(o, nn.LeakyReLU)]
-    if len(acts) < len(ps): raise ValueError(f"add_dropout has {len(ps)} rates, but this {type(critic).__name__} has only {len(acts)} LeakyReLUs.")
-    for (m,name),p in zip(acts[len(acts)-len(ps):], ps): setattr(m, name, nn.Sequential(getattr(m, name), nn.Dropout(p)))
+    if len(acts) < len(ps):
+        name = type(critic).__name__
+        raise ValueError(f"add_dropout has {len(ps)} rates, but this {name} has only {len(acts)} LeakyReLUs.")
+    for (m,name),p in zip(acts[len(acts)-len(ps):], ps):
+        setattr(m, name, nn.Sequential(getattr(m, name), nn.Dropout(p)))
     return critic
 
 def _dropouts(critic): return [m for m in critic.modules() if isinstance(m, nn.Dropout)]
 
 # %% ../../nbs/games/wgan.ipynb #38ec4f08
+@games('wgan-gp', critic=dict(norm='layer'), opt=gan_adam, paired=True, net={},
+       defaults=dict(generator='unet', epochs=20, size=256, bs=32, lr=5e-5, min_scale=1.))
 class WGANGP(WGAN):
     "Wasserstein GAN whose critic is held at slope 1 by a gradient penalty"
     terms,panels = (*WGAN.terms, 'gp'),(*WGAN.panels, ('gp',))
     def __init__(self,
         critic:nn.Module, # called as `critic(L, ab)`, gives unbounded verdicts; without BatchNorm
         lambda_gp:float=10., # weight of the gradient penalty
-        lambda_ct:float=0., # weight of the consistency term (its authors: 2); needs dropout in the critic, see `add_dropout`
+        lambda_ct:float=0., # weight of the consistency term (its authors: 2); above 0 the critic needs dropout
         **kwargs # of `WGAN` and `ConditionalGAN`
     ):
-        for n,v in dict(lambda_gp=lambda_gp, lambda_ct=lambda_ct).items():
-            if not 0 <= v < float('inf'): raise ValueError(f"{n} must be 0 or more, and finite, got {v}.")
-        if bad := {type(m).__name__ for m in critic.modules() if hasattr(m, 'running_mean') and 'InstanceNorm' not in type(m).__name__}:
-            raise ValueError(f"A gradient penalty needs a critic that judges each photo by itself, and this one has {', '.join(sorted(bad))}; "
-                             "take one with layer norm, instance norm or none, such as PatchGAN(norm='layer').")
+        check_weights(lambda_gp=lambda_gp, lambda_ct=lambda_ct)
+        _check_norms(critic)
         if lambda_ct:
-            if not _dropouts(critic): raise ValueError("lambda_ct compares two verdicts under dropout, and this critic has no nn.Dropout: pass it through add_dropout first.")
+            if not _dropouts(critic): raise ValueError("lambda_ct compares two verdicts under dropout, and this critic "
+                                                       "has no nn.Dropout: pass it through add_dropout first.")
             self.terms,self.panels = (*self.terms, 'ct'),(*self.panels, ('ct',))
         super().__init__(critic, **kwargs)
         self.lambda_gp,self.lambda_ct = lambda_gp,lambda_ct
 
     @property
-    def recipe(self): return dict(super().recipe, lambda_gp=self.lambda_gp, lambda_ct=self.lambda_ct)
+    def rules(self) -> dict: return dict(super().rules, lambda_gp=self.lambda_gp, lambda_ct=self.lambda_ct)
+
+    @classmethod
+    def fit_critic(cls, critic, options): return add_dropout(critic) if options.get('lambda_ct') else critic
 
     def critic_loss(self, l, ab, fake):
         loss = self._consistent_loss(l, ab, fake) if self.lambda_ct else super().critic_loss(l, ab, fake)
@@ -127,17 +142,27 @@ class WGANGP(WGAN):
         self.gp = gp.detach()
         return loss + self.lambda_gp*gp
 
-    def _consistent_loss(self, l, ab, fake):
-        "The loss with the consistency term: the critic judges fake, real, and real again"
-        seen = []
-        hooks = [m.register_forward_hook(lambda m, x, out: seen.append(out)) for m in (_dropouts(self.critic)[-1], self.critic)]
-        try:
-            with torch.compiler.set_stance('force_eager'):   # compiled code would pass the hooks by
-                loss = super().critic_loss(l, ab, fake)
-                self.critic(l, ab)
-        finally:
-            for h in hooks: h.remove()
-        _,_,feats,real,feats2,real2 = seen
-        ct = F.mse_loss(real2, real) + 0.1*F.mse_loss(feats2, feats)
-        self.ct = ct.detach()
-        return loss + self.lambda_ct*ct
+def _check_norms(critic):
+    norms = {type(m).__name__ for m in critic.modules() if hasattr(m, 'running_mean')}
+    if bad := sorted(o for o in norms if 'InstanceNorm' not in o):
+        raise ValueError("A gradient penalty needs a critic that judges each photo by itself, and this one has "
+                         f"{', '.join(bad)}; take one with layer norm, instance norm or none, such as "
+                         "PatchGAN(norm='layer').")
+
+# %% ../../nbs/games/wgan.ipynb #ad4e1ad2
+@patch
+def _consistent_loss(self:WGANGP, l, ab, fake):
+    "The loss with the consistency term: the critic judges fake, real, and real again"
+    seen = []
+    keep = lambda m, x, out: seen.append(out)
+    hooks = [m.register_forward_hook(keep) for m in (_dropouts(self.critic)[-1], self.critic)]
+    try:
+        with torch.compiler.set_stance('force_eager'):   # compiled code would pass the hooks by
+            loss = super(WGANGP, self).critic_loss(l, ab, fake)
+            self.critic(l, ab)
+    finally:
+        for h in hooks: h.remove()
+    _,_,feats,real,feats2,real2 = seen
+    ct = F.mse_loss(real2, real) + 0.1*F.mse_loss(feats2, feats)
+    self.ct = ct.detach()
+    return loss + self.lambda_ct*ct
