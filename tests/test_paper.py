@@ -1,5 +1,5 @@
 "The paper's rows: killed and resumed, one that fails, tables from files alone, folders that do not fit."
-import json, shutil, signal, subprocess, sys
+import hashlib, json, shutil, signal, subprocess, sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +9,11 @@ from PIL import Image
 from fastai_colorize.paper import run as ex
 from fastai_colorize.data.coco import DownloadError
 from fastai_colorize.paper.run import coco_photos, experiment
-from fastai_colorize.paper.rows import VERSION, Protocol, improved, paper, protocols, reported, stage_name, stages, trials
-from fastai_colorize.paper.tables import Results, grid, publish, published, tables
+from fastai_colorize.games.game import game_options
+from fastai_colorize.paper.charts import grid
+from fastai_colorize.paper.results import Results, read_about
+from fastai_colorize.paper.rows import VERSION, Protocol, improved, paper, paper_rules, protocols, reported, rows, stage_name, stages, trials
+from fastai_colorize.paper.tables import publish, published, tables
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 TINY = Protocol('tiny', 32, {'3000': (12, 4), '10000': (16, 6)}, epochs=.1, nets=dict(unet=dict(ngf=4)), pretrained=False, bf16=False, measured=64,
@@ -44,23 +47,37 @@ def log(out, row): return pd.read_csv(out/'rows'/row/'history.csv').drop(columns
 
 def edit(file, **kw): file.write_text(json.dumps({**json.loads(file.read_text()), **kw}))
 
-# ---- recipes
+# ---- rows
 
 def test_the_paper_in_a_table():
     "Typed from the paper once more"
-    rows = [('CGAN', 'unet', 'cgan', 2e-4, 20, 10, '3000'), ('Attention-CGAN', 'attention', 'cgan', 2e-4, 20, 20, '3000'), ('CGAN+ResNet18', 'resnet18', 'cgan', 2e-4, 20, 20, '3000'),
+    table = [('CGAN', 'unet', 'cgan', 2e-4, 20, 10, '3000'), ('Attention-CGAN', 'attention', 'cgan', 2e-4, 20, 20, '3000'), ('CGAN+ResNet18', 'resnet18', 'cgan', 2e-4, 20, 20, '3000'),
             ('CGAN+ResNet18', 'resnet18', 'cgan', 2e-4, 20, 10, '10000'), ('WGAN-clip', 'unet', 'wgan-clip', 5e-5, 32, 20, '3000'), ('WGAN-GP', 'unet', 'wgan-gp', 5e-5, 32, 20, '3000'),
             ('CycleGAN', 'resnet9', 'cyclegan', 1e-5, 1, 20, '3000')]
-    assert [(o.title, o.generator, o.game, o.lr, o.bs, o.epochs, o.photos) for o in paper.values()] == rows
+    assert [(o.title, o.generator, o.game, o.lr, o.bs, o.epochs, o.photos) for o in paper.values()] == table
     assert protocols['full'].size == 256 and protocols['full'].photos == {'3000': (2400, 600), '10000': (8000, 2000)} and not protocols['full'].changes and protocols['full'].epochs == 1
     assert [len(stages(o, protocols['full'])) for o in paper] == [1, 1, 2, 2, 1, 1, 1]
     assert reported['CycleGAN'] == dict(psnr=(6.03, 11.12, 1.69), ssim=(-.01, .41, -.36)) and {o.title for o in paper.values()} - set(reported) == {'CGAN'}
 
 def test_headings_say_what_is_run():
-    "Epochs as they are run, not as the recipe has them"
+    "Epochs as they are run, not as the row has them"
     small = protocols['small']
     ran = {k: stages(k, small)[-1]['epochs'] for k,o in small.changes.items() if 'epochs' in o}
     assert all(f'{k} with epochs = {v}' in str(small) for k,v in ran.items()) and ran['cyclegan'] == 1
+
+def test_trainings_keep_their_names():
+    "Under which a folder of results of the first release goes on"
+    names = {f'{p.name}/{o}': stage_name(stages(o, p)) for p in protocols.values() for o in rows}
+    assert len(names) == 74 and names['full/cgan'] == 'unet-cgan-c54118f5' and names['small/gan'] == 'resnet18-cgan-71a4f3ef'
+    assert hashlib.sha1(json.dumps(names).encode()).hexdigest()[:8] == '3f8feccf'
+
+def test_nothing_is_left_to_defaults():
+    "The paper's rules say every number of a game; its networks and optimizers are those of the game"
+    for o in paper.values():
+        said = {*paper_rules[o.game], *o.options, 'one_batch', 'critic', 'grey', 'size', 'opt_func'}
+        assert set(game_options(o.game)) - said == set(), o.game
+    rules = paper_rules['cgan']
+    assert (rules['gan_loss'], rules['lambda_l1'], rules['lr_mult']) == ('bce', 100, 1)
 
 def test_improved_rows():
     "Each of the paper's paired rows, by our recipe; the U-Net learns L1 once for all its games"
@@ -82,7 +99,7 @@ def test_trials_change_one_thing():
 
 PROGRAM = '''
 import os, signal, sys, torch
-from test_experiments import TINY, experiment, ex
+from test_paper import TINY, experiment, ex
 torch.set_num_threads(1)
 def kill(self):
     if self.epoch == 1 and hasattr(self.learn, 'conditional_gan'): os.kill(os.getpid(), signal.SIGKILL)
@@ -101,6 +118,16 @@ def test_killed_and_resumed(data, tmp_path, capsys):
     assert (tmp_path/'parts'/'rows'/'resnet18'/'photos.csv').read_text() == (tmp_path/'whole'/'rows'/'resnet18'/'photos.csv').read_text()
     assert not list(tmp_path.rglob('state.pt'))
 
+def test_results_of_the_first_release(data, tmp_path, capsys):
+    "Its rows are read, and the same command goes on where it was stopped: after the first of four epochs"
+    out = Path(shutil.copytree(Path(__file__).parent/'fixtures'/'results_0.1.0', tmp_path/'out'))
+    before = tree(out/'rows'/'cgan')
+    assert experiment(['cgan', 'resnet18'], data, out, replace(TINY, nets=dict(unet=dict(ngf=2)))) == {}
+    assert tree(out/'rows'/'cgan') == before and len(list((out/'runs').iterdir())) == 2
+    want = pd.read_csv(out/'expected_resnet18.csv').drop(columns=['time', 'seconds'])
+    pd.testing.assert_frame_equal(log(out, 'resnet18'), want, rtol=1e-3)
+    assert all(o in (out/'tables.md').read_text(encoding='utf-8') for o in ('| CGAN | 12 / 4 |', '| CGAN+ResNet18 | 12 / 4 |'))
+
 def test_done_is_skipped(done, copied, data, monkeypatch):
     "Neither photos nor networks are touched"
     monkeypatch.setattr(ex, 'run_row', None)
@@ -110,17 +137,17 @@ def test_done_is_skipped(done, copied, data, monkeypatch):
 
 def test_one_failing_row(data, tmp_path, monkeypatch, capsys):
     "The next row runs, the reason is told, and the next call tries again"
-    real = ex.create_gan
-    def broken(name, **kw):
-        if name == 'wgan-clip': raise RuntimeError('CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported.\nFor debugging consider passing CUDA_LAUNCH_BLOCKING=1')
-        return real(name, **kw)
-    monkeypatch.setattr(ex, 'create_gan', broken)
+    real = ex.learner.train
+    def broken(*args, gan, **kw):
+        if gan == 'wgan-clip': raise RuntimeError('CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported.\nFor debugging consider passing CUDA_LAUNCH_BLOCKING=1')
+        return real(*args, gan=gan, **kw)
+    monkeypatch.setattr(ex.learner, 'train', broken)
     out = tmp_path/'out'
     assert experiment(['wgan-clip', 'cgan'], data, out, TINY) == {'wgan-clip': 'CUDA error: out of memory'}
     words = (out/'tables.md').read_text(encoding='utf-8')
     assert '* wgan-clip (WGAN-clip): CUDA error: out of memory\n' in words and '| CGAN |' in words and 'Not run yet: attention, resnet18' in words
     assert 'Traceback' in (out/'failed'/'wgan-clip.txt').read_text()
-    monkeypatch.setattr(ex, 'create_gan', real)
+    monkeypatch.setattr(ex.learner, 'train', real)
     assert experiment(['wgan-clip', 'cgan'], data, out, TINY) == {}
     assert 'Failed' not in (out/'tables.md').read_text(encoding='utf-8') and not list((out/'failed').iterdir())
 
@@ -134,7 +161,7 @@ def test_every_row_fails(data, tmp_path, capsys):
 def test_trainings_are_shared(done):
     "A trial that only measures otherwise trains nothing"
     assert sorted(o.name.rpartition('-')[0] for o in (done/'runs').iterdir()) == ['resnet18-l1', 'unet-cgan', 'unet-wgan-clip']
-    a,b = [pd.read_csv(done/'rows'/o/'photos.csv').set_index(['way', 'photo']).colourfulness[o] for o in ('l1', 'l1-bold')]
+    a,b = [pd.read_csv(done/'rows'/o/'photos.csv').set_index(['colorizer', 'photo']).colourfulness[o] for o in ('l1', 'l1-bold')]
     assert b.mean() > 1.05*a.mean()
     chains = [stages(o, protocols['small'])[:1] for o in ('gan', 'gan-slow', 'l1')]
     assert chains[0] == chains[1] == chains[2]
@@ -171,7 +198,7 @@ def test_tables_from_files_alone(copied, monkeypatch):
     words = (copied/'tables.md').read_text(encoding='utf-8')
     assert {o.name for o in copied.iterdir() if o.is_file()} == {'experiment.json', 'tables.md', 'table.csv', 'history.csv', 'loss.png', 'time.png', 'colours_rows.png', 'colours_trials.png', 'grid_test.jpg', 'grid_sample.jpg'}
     for row,title in (('cgan', 'CGAN'), ('wgan-clip', 'WGAN-clip')):
-        photos = pd.read_csv(copied/'rows'/row/'photos.csv').set_index('way')
+        photos = pd.read_csv(copied/'rows'/row/'photos.csv').set_index('colorizer')
         for m in ('psnr', 'ssim'):
             own,ab,grey = photos.loc[row, m],photos.loc[row, f'{m}_ab'],photos.loc['grey', m]
             cells = [own.mean(), own.mean() - grey.mean(), own.max(), own.min(), ab.mean(), ab.max(), ab.min()]
@@ -200,14 +227,15 @@ def test_the_grid_shows_the_photos(copied, data):
     assert np.ptp(grey, 2).max() == 0
 
 @pytest.mark.parametrize('harm, words', [
-    (lambda o: edit(o/'experiment.json', version=0), 'copied is of version 0 of the recipes, and this is version 1'),
+    (lambda o: edit(o/'experiment.json', version=0), 'copied is of version 0 of the rows, and this is version 1'),
     (lambda o: edit(o/'experiment.json', seed=7), 'was made with seed 42, and now it is seed 7|was made with seed 7, and now it is seed 42'),
     (lambda o: (o/'experiment.json').write_text('{'), 'experiment.json is missing or cannot be read'),
     (lambda o: (o/'experiment.json').unlink(), 'not a folder of results'),
     (lambda o: (o/'experiment.json').write_text('[]'), 'experiment.json is missing or cannot be read'),
     (lambda o: (o/'rows'/'cgan'/'row.json').write_text('[]'), 'cgan is no whole row'),
     (lambda o: edit(o/'rows'/'cgan'/'row.json', version=0), 'cgan is of version 0'),
-    (lambda o: edit(o/'rows'/'cgan'/'row.json', recipe=dict(json.loads((o/'rows'/'cgan'/'row.json').read_text())['recipe'], lr=1.)), 'was made with lr = 1.0, and the recipe now says 0.0002'),
+    (lambda o: edit(o/'rows'/'cgan'/'row.json', settings=dict(json.loads((o/'rows'/'cgan'/'row.json').read_text())['settings'], lr=1.)), 'was made with lr = 1.0, and the row now says 0.0002'),
+    (lambda o: edit(o/'rows'/'cgan'/'row.json', settings=3), 'cgan is no whole row'),
     (lambda o: (o/'rows'/'cgan'/'row.json').unlink(), 'cgan is no whole row'),
     (lambda o: (o/'rows'/'cgan').rename(o/'rows'/'dcgan'), 'dcgan was made with title'),
 ])
