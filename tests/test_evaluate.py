@@ -5,11 +5,14 @@ import numpy as np, pandas as pd, pytest, torch
 from PIL import Image
 from torch import nn
 
-from fastai_colorize.use import evaluate as ev
 from fastai_colorize.base.color import split_lab
-from fastai_colorize.use.evaluate import colorizer_way, evaluate, evaluate_folder, mean_ab, pictures_way
-from fastai_colorize.use.colorizer import Colorizer
+from fastai_colorize.base.metrics import kid
 from fastai_colorize.base.photos import PhotoError
+from fastai_colorize.nets.weights import packaged_weights
+from fastai_colorize.use import evaluate as ev, report
+from fastai_colorize.use.colorizer import Colorizer
+from fastai_colorize.use.evaluate import CURVE, evaluate, evaluate_folder, mean_ab
+from fastai_colorize.use.peers import by_colorizer, by_pictures
 from skimage.metrics import peak_signal_noise_ratio
 
 class Warm(nn.Module):
@@ -39,15 +42,15 @@ def test_a_folder_of_pictures(photos, pictures, tmp_path):
     "Every number by hand, from the files"
     res = evaluate_folder(photos, tmp_path/'new'/'out', pictures=pictures, size=64, bs=4)
     out = tmp_path/'new'/'out'
-    assert sorted(o.name for o in out.iterdir()) == ['photos.csv', 'plot.png', 'sheet_peer.jpg', 'table.csv', 'table.md']
+    assert sorted(o.name for o in out.iterdir()) == ['curve.png', 'photos.csv', 'plot.png', 'sheet_peer.jpg', 'table.csv', 'table.md']
     assert [o.name for o in out.parent.iterdir()] == ['out']
-    csv = pd.read_csv(out/'photos.csv').set_index(['way', 'photo'])
+    csv = pd.read_csv(out/'photos.csv').set_index(['colorizer', 'photo'])
     square = lambda f: np.asarray(Image.open(f).resize((64,64), Image.Resampling.BICUBIC))
     for f in sorted(photos.rglob('*.png')):
         rel = f.relative_to(photos)
         want = peak_signal_noise_ratio(square(f), square((pictures/rel).with_suffix('.jpg')))
         assert csv.psnr['peer', rel.as_posix()] == pytest.approx(want, abs=2e-5)
-    table = pd.read_csv(out/'table.csv').set_index('way')
+    table = pd.read_csv(out/'table.csv').set_index('colorizer')
     assert list(table.index) == ['original', 'grey', 'mean colour', 'peer']
     for k in ('psnr', 'ssim', 'psnr_ab', 'ssim_ab', 'delta_e', 'delta_cf'):
         assert table[k]['peer'] == pytest.approx(csv[k]['peer'].mean(), abs=2e-5)
@@ -56,14 +59,14 @@ def test_a_folder_of_pictures(photos, pictures, tmp_path):
     assert table.colourfulness['grey'] == 0 and table.delta_e['mean colour'] < table.delta_e['grey']
     words = (out/'table.md').read_text(encoding='utf-8')
     assert '# peer on photos' in words and '64×64' in words and 'Means over 6 photos' in words and 'the mean ab of these originals' in words
-    for way in ('grey', 'mean colour', 'peer'): assert f'| {way} | {table.psnr[way]:.3f} |' in words
+    for name in ('grey', 'mean colour', 'peer'): assert f'| {name} | {table.psnr[name]:.3f} |' in words
     assert Image.open(out/'sheet_peer.jpg').size[0] > 800 and len(res.failed) == 0
 
 def test_pictures_already_square_or_with_two_suffixes(photos, pictures):
     one,two = sorted(pictures.rglob('*.jpg'))[:2]
     Image.open(one).resize((64,64)).save(one)
     two.rename(two.with_name('1.png.jpg'))
-    assert len(evaluate(photos, dict(peer=pictures_way(pictures, photos, 64)), size=64).photos) == 4*6
+    assert len(evaluate(photos, dict(peer=by_pictures(pictures, photos, 64)), size=64).photos) == 4*6
 
 def test_a_photo_that_lies_on_its_side(photos, pictures):
     exif = Image.Exif(); exif[0x112] = 6
@@ -71,7 +74,7 @@ def test_a_photo_that_lies_on_its_side(photos, pictures):
     im = Image.open(side)
     side.unlink()
     im.transpose(Image.Transpose.ROTATE_90).save(side.with_suffix('.jpg'), exif=exif, quality=95)
-    res = evaluate(photos, dict(peer=pictures_way(pictures, photos, 64)), size=64).photos.set_index(['way', 'photo'])
+    res = evaluate(photos, dict(peer=by_pictures(pictures, photos, 64)), size=64).photos.set_index(['colorizer', 'photo'])
     assert res.psnr['peer', 'coffee/0.jpg'] > res.psnr['peer'].min() - 1
 
 @pytest.mark.parametrize('change,words', [
@@ -106,10 +109,10 @@ def test_names_of_pictures(photos, pictures, tmp_path, monkeypatch):
     evaluate_folder(photos, tmp_path/'out', pictures=[tmp_path/o for o in names], size=64, n=2)
     assert {o.name for o in (tmp_path/'out').glob('sheet*')} == {'sheet_run_a_2.jpg', 'sheet_run-a.jpg', 'sheet_run_a.jpg', 'sheet_run_a_3.jpg', 'sheet_пёс.jpg'}
     monkeypatch.chdir(pictures)
-    assert list(evaluate_folder(photos, tmp_path/'here', pictures='.', size=64, n=2).ways) == ['peer']
+    assert list(evaluate_folder(photos, tmp_path/'here', pictures='.', size=64, n=2).colorizers) == ['peer']
 
 def test_settings_that_need_weights(photos, pictures, tmp_path):
-    for o in (dict(saturations=[2.]), dict(render_sizes=[64])):
+    for o in (dict(saturations=[2.]), dict(render_sizes=[64]), dict(curve=True)):
         with pytest.raises(ValueError, match='are of weights'): evaluate_folder(photos, tmp_path/'out', pictures=pictures, size=64, **o)
 
 def test_device_is_that_of_the_network_too(photos, tmp_path, monkeypatch):
@@ -120,7 +123,7 @@ def test_device_is_that_of_the_network_too(photos, tmp_path, monkeypatch):
 
 def test_two_originals_of_one_name(photos, pictures):
     Image.open(photos/'coffee'/'1.png').save(photos/'coffee'/'1.bmp')
-    with pytest.raises(ValueError, match=r'same name but for the suffix, so that coffee/1.jpg'): pictures_way(pictures, photos)
+    with pytest.raises(ValueError, match=r'same name but for the suffix, so that coffee/1.jpg'): by_pictures(pictures, photos)
 
 def test_results_are_never_overwritten(photos, pictures, tmp_path):
     out = tmp_path/'out'
@@ -138,7 +141,7 @@ def test_results_are_never_overwritten(photos, pictures, tmp_path):
 @pytest.mark.parametrize('error', [OSError(28, 'No space left on device'), KeyboardInterrupt()])
 def test_nothing_is_left_of_half_a_result(photos, pictures, tmp_path, monkeypatch, error):
     def fail(*args, **kwargs): raise error
-    monkeypatch.setattr(ev, 'contact_sheet', fail)                       # the last thing that is written
+    monkeypatch.setattr(report, 'contact_sheet', fail)                       # the last thing that is written
     before = tree(tmp_path)
     with pytest.raises(type(error)): evaluate_folder(photos, tmp_path/'out', pictures=pictures, size=64)
     assert tree(tmp_path).keys() == before.keys()
@@ -156,21 +159,20 @@ def test_bad_photos_are_named_and_the_others_measured(photos, pictures, tmp_path
     assert reasons.keys() == {'text.png', 'astronaut/0.png', 'coffee/2.png', 'coffee/0.png'}
     assert reasons['coffee/0.png'].startswith(f'peer: {broken}: broken')   # whose picture it is
     assert 'not an image' in reasons['text.png'] and 'broken' in reasons['astronaut/0.png'] and 'grey' in reasons['coffee/2.png']
-    assert res.photos.groupby('way').photo.nunique().eq(3).all()         # the same three in every row
+    assert res.photos.groupby('colorizer').photo.nunique().eq(3).all()         # the same three in every row
     words = (tmp_path/'out'/'table.md').read_text(encoding='utf-8')
     assert 'Left out, 4 photos' in words and 'Means over 3 photos' in words and '∞' not in words
 
 def test_none_can_be_measured(photos, tmp_path):
     class Broken(nn.Module):
         def forward(self, l): return torch.cat([l, l], 1)*float('nan')
-    with pytest.raises(ValueError, match='None of the 6 photos .* not finite'): evaluate(photos, dict(broken=colorizer_way(Colorizer(Broken()))), size=64)
+    with pytest.raises(ValueError, match='None of the 6 photos .* not finite'): evaluate(photos, dict(broken=by_colorizer(Colorizer(Broken()))), size=64)
     with pytest.raises(PhotoError, match='no such file or folder'): evaluate(tmp_path/'none', {})
     with pytest.raises(ValueError, match='is a file'): evaluate(photos/'coffee'/'0.png', {})
     for wrong in (dict(size=8), dict(bs=0), dict(n=0)):
         with pytest.raises(ValueError, match='size must be'): evaluate(photos, {}, **wrong)
 
-def test_no_ways_at_all(photos):
-    "The baselines alone"
+def test_nothing_but_baselines(photos):
     assert evaluate(photos, {}, size=64, n=2).table().index.tolist() == ['original', 'grey', 'mean colour']
 
 def test_mean_colour_of_a_training_set(photos, tmp_path):
@@ -184,7 +186,7 @@ def test_mean_colour_of_a_training_set(photos, tmp_path):
 
 def test_weights_sizes_and_saturations(photos, tmp_path):
     res = evaluate_folder(photos, tmp_path/'out', 'l1', render_sizes=[32, 64], saturations=[0, 1.2], size=64, n=3)
-    assert list(res.ways) == ['render 32, saturation 0', 'render 32, saturation 1.2', 'render 64, saturation 0', 'render 64, saturation 1.2']
+    assert list(res.colorizers) == ['render 32, saturation 0', 'render 32, saturation 1.2', 'render 64, saturation 0', 'render 64, saturation 1.2']
     t = res.table()
     assert t.loc['render 32, saturation 0'].drop('delta_cf_mean').tolist() == pytest.approx(t.loc['grey'].drop('delta_cf_mean').tolist(), abs=1e-6)
     assert len(list((tmp_path/'out').glob('sheet_*.jpg'))) == 4
@@ -192,22 +194,60 @@ def test_weights_sizes_and_saturations(photos, tmp_path):
     with pytest.raises(ValueError, match='saturation must be'): evaluate_folder(photos, tmp_path/'no', 'l1', saturations=[-1])
     assert not (tmp_path/'no').exists()
 
-def test_fid_and_lpips_have_their_columns(photos, pictures):
-    class Toy:
-        about = 'mean colours of nine fields'
-        def __call__(self, rgb): return nn.functional.adaptive_avg_pool2d(rgb.float(), 3).flatten(1)
+class Toy:
+    about = 'mean colours of nine fields'
+    def __call__(self, rgb): return nn.functional.adaptive_avg_pool2d(rgb.float(), 3).flatten(1)/255
+
+def test_fid_kid_and_lpips_have_their_columns(photos, pictures, tmp_path):
     far = lambda p,t: (p.float() - t.float()).abs().mean((1,2,3))
     with pytest.warns(UserWarning, match='FID of 6 pictures'):
-        res = evaluate(photos, dict(peer=pictures_way(pictures, photos, 64)), size=64, lpips=far, inception=Toy())
-    t = res.table()
-    assert t['fid', 'mean']['peer'] > 0 and t['fid', 'mean']['grey'] > 0 and t['lpips', 'mean']['peer'] > 0
+        res = evaluate(photos, dict(peer=by_pictures(pictures, photos, 64)), size=64, lpips=far, inception=Toy())
+    t = res.table().xs('mean', axis=1, level=1)
+    for o in ('fid', 'kid', 'lpips'): assert t[o]['peer'] < t[o]['grey'] and pd.isna(t[o]['original'])
     words = res.markdown('x')
-    assert 'FID: mean colours of nine fields; n = 6, fewer than 5,000' in words and '| LPIPS | FID |' in words
+    assert 'FID: mean colours of nine fields; n = 6, fewer than 5,000' in words and '| LPIPS | FID | KID |' in words
+    assert f"| {t.kid['peer']:.3f} ± {t.kid_std['peer']:.3f} |" in words and 'KID × 1000' in words
+    feats = lambda o: torch.stack([Toy()(ev.as_tensor(Image.open(f).resize((64,64), Image.Resampling.BICUBIC))[None])[0] for f in sorted(o.rglob('*.*'))])
+    assert (t.kid['peer'], t.kid_std['peer']) == pytest.approx(kid(feats(pictures), feats(photos)), rel=1e-4)
+    res.save(tmp_path)
+    table = pd.read_csv(tmp_path/'table.csv').set_index('colorizer')
+    assert table.kid['peer'] == pytest.approx(t.kid['peer'], abs=2e-5) and table.kid_std['peer'] == pytest.approx(t.kid_std['peer'], abs=2e-5)
+    panels = [o.get_ylabel().split()[0] for o in res.plot_curve().axes]
+    assert [o.strip(',') for o in panels] == ['PSNR', 'LPIPS', 'KID']
+
+def test_kid_alone(photos, pictures, tmp_path, monkeypatch):
+    "Without FID, which warns of few pictures"
+    monkeypatch.setattr(ev, 'Inception', lambda device: Toy())
+    res = evaluate_folder(photos, tmp_path/'out', pictures=pictures, size=64, kid=True)
+    assert list(res.distances) == ['kid', 'kid_std'] and 'FID' not in (tmp_path/'out'/'table.md').read_text(encoding='utf-8').replace('KID', '')
+
+def test_the_curve_and_its_peers(photos, pictures, tmp_path):
+    "Every model, peer and factor is a point, at the numbers of the table"
+    again = shutil.copy(packaged_weights('l1'), tmp_path/'mine.safetensors')
+    res = evaluate_folder(photos, tmp_path/'out', ['l1', again], pictures, [32], [3.], curve=True, size=64, n=3)
+    factors = [*CURVE, 3.]
+    assert {k: list(o) for k,o in res.curves.items()} == {'l1, render 32': factors, 'mine, render 32': factors}
+    assert list(res.colorizers) == [f'{w}, render 32, saturation {s:g}' for w in ('l1', 'mine') for s in factors] + ['peer']
+    t = res.table().xs('mean', axis=1, level=1)
+    lines = {o.get_label(): o[0].get_xydata() for o in res.plot_curve().axes[0].containers}
+    assert lines.keys() >= {'l1, render 32', 'mine, render 32', 'peer'} and sum(map(len, lines.values())) >= 2*7 + 1 + 1
+    want = t.loc[list(res.curves['mine, render 32'].values()), ['colourfulness', 'psnr']].to_numpy()
+    np.testing.assert_allclose(lines['mine, render 32'], want)
+    assert t.colourfulness[list(res.curves['l1, render 32'].values())].is_monotonic_increasing
+    assert len(list((tmp_path/'out').glob('sheet_*.jpg'))) == 15
+
+def test_two_weights_of_one_name(photos, tmp_path):
+    files = [tmp_path/o/'weights.safetensors' for o in 'ab']
+    for f in files:
+        f.parent.mkdir()
+        shutil.copy(packaged_weights('l1'), f)
+    res = evaluate_folder(photos, tmp_path/'out', [files[0], files[1], files[0]], render_sizes=[32], size=64, n=2)
+    assert list(res.colorizers) == [f'{f}, render 32' for f in files]
 
 def test_best_median_worst(photos, tmp_path, monkeypatch):
     rows = {}
-    monkeypatch.setattr(ev, 'contact_sheet', lambda o,path: rows.update(o))
-    res = evaluate(photos, dict(warm=colorizer_way(Colorizer(Warm()))), size=64)
+    monkeypatch.setattr(report, 'contact_sheet', lambda o,path: rows.update(o))
+    res = evaluate(photos, dict(warm=by_colorizer(Colorizer(Warm()))), size=64)
     res.sheet('warm', tmp_path/'s.jpg')
     gain = res.gain('warm')
     assert [o.split(',')[0] for o in rows] == [f'{k}: {gain.index[i]}' for k,i in (('best', 0), ('best', 1), ('median', 2), ('median', 3), ('worst', 4), ('worst', 5))]

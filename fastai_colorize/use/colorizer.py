@@ -32,7 +32,7 @@ def best_device() -> torch.device:
     return torch.accelerator.current_accelerator()
 
 # %% ../../nbs/use/colorizer.ipynb #5f0b2840
-PhotoLike = str|os.PathLike|Image.Image|np.ndarray|Photo
+PhotoLike = str|os.PathLike|Image.Image|np.ndarray|Photo   # what `open_photo` takes
 
 class Colorizer:
     """Adds colour to photos of any size, with a network that maps L to ab.
