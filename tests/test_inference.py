@@ -13,6 +13,7 @@ from torch import nn
 from fastai_colorize.base.photos import PhotoError, open_photo, save_photo
 from fastai_colorize.base.pictures import contact_sheet, sample_photos
 from fastai_colorize.nets.dynamic import resnet_unet
+from fastai_colorize.nets.register import create_generator
 from fastai_colorize.use import folders
 from fastai_colorize.use.colorizer import Colorizer, resize_rows
 from fastai_colorize.use.folders import demo
@@ -79,6 +80,23 @@ def test_networks_that_need_no_lock():
         with ThreadPoolExecutor(4) as ex: list(ex.map(col.colorize, [CAT]*4))
         return net.most
     assert most_at_once(False) == 1 and most_at_once(True) > 1
+    light = Colorizer(create_generator('light', pretrained=False), 64)
+    assert not isinstance(light.lock, type(Lock()))
+    want = np.asarray(light.colorize(CAT))
+    with ThreadPoolExecutor(4) as ex:
+        for got in ex.map(light.colorize, [CAT]*8): np.testing.assert_array_equal(got, want)
+
+LIGHT = '''
+import sys
+from fastai_colorize import Colorizer
+from fastai_colorize.nets.register import create_generator
+assert Colorizer(create_generator('light', pretrained=False), 64).colorize(sys.argv[1]).size == (226,150)
+print(*{o.partition('.')[0] for o in sys.modules} & {'fastai', 'pandas', 'matplotlib', 'skimage', 'sklearn', 'IPython', 'torchvision'})
+'''
+def test_colours_without_fastai(tmp_path):
+    CAT.convert('L').save(tmp_path/'a.png')
+    out = subprocess.run([sys.executable, '-W', 'ignore', '-c', LIGHT, str(tmp_path/'a.png')], capture_output=True, text=True)
+    assert (out.returncode, out.stdout.strip()) == (0, ''), out.stderr
 
 def test_help_tells_it_whole():
     for o in (Colorizer, Colorizer.from_pretrained, Colorizer.from_learner, Colorizer.colorize, Colorizer.colorize_batch, Colorizer.colorize_files):

@@ -21,6 +21,7 @@ class LightUnet(nn.Module):
 
     Maps L `(B,1,H,W)` in [-1,1] to ab `(B,2,H,W)`, at any H and W from 32 up. Plain torch without hooks:
     one network may serve several threads. `ValueError` for other shapes, and for sizes that do not fit together."""
+    thread_safe = True   # no hooks: a `Colorizer` needs no lock
     def __init__(self,
         arch:str='resnet18', # the encoder: 'resnet18' or 'resnet34'
         head:int=4, # ab is predicted at 1/`head` of the size: 2, 4 or 8

@@ -25,11 +25,7 @@ from ..base.metrics import FID_N, LPIPS, Inception, colourfulness, fid, kid, mea
 from ..base.photos import PhotoError, find_photos
 from .colorizer import Colorizer, best_device
 from .peers import by_colorizer, by_pictures, load_squares
-from .report import HEADS, Evaluation, as_tensor, grey_pictures, in_table, markdown_table
-
-# %% ../../nbs/use/evaluate.ipynb #96a994e0
-_grey,_markdown,_number = grey_pictures,markdown_table,in_table   # until all callers have the new names
-colorizer_way,pictures_way = by_colorizer,by_pictures
+from .report import HEADS, Evaluation, as_tensor, grey_pictures
 
 # %% ../../nbs/use/evaluate.ipynb #fe02f3f5
 def _loaded(files, size, bs):
