@@ -54,13 +54,20 @@ paper = {
     'wgan-gp':        Row('WGAN-GP',        'unet',      'wgan-gp',   20,    32, 5e-5, options=dict(one_batch=True)),
     'cyclegan':       Row('CycleGAN',       'resnet9',   'cyclegan',  20,    1,  1e-5, options=dict(lambda_detail=0.))}
 
-# %% ../../nbs/paper/rows.ipynb #da521fc3
+# %% ../../nbs/paper/rows.ipynb #809513c8
 paper_rules = {   # of a game's name to its options, whatever the game's own defaults become
-    'cgan':      dict(gan_loss='bce', lambda_l1=100., lr_mult=1., critic_steps=1, pretrain=0),
-    'wgan-clip': dict(lambda_l1=100., lr_mult=1., critic_steps=5, pretrain=0, clip=.01),
-    'wgan-gp':   dict(lambda_l1=100., lr_mult=1., critic_steps=5, pretrain=0, lambda_gp=10., lambda_ct=0.),
-    'cyclegan':  dict(gan_loss='lsgan', lambda_cycle=10., lambda_detail=10., lambda_identity=0.,
-                      lr_mult=1., pool_size=50)}
+    'cgan': dict(
+        gan_loss='bce', smooth=0., lambda_l1=100.,
+        lr_mult=1., critic_steps=1, pretrain=0, critic='patch', augment=False),
+    'wgan-clip': dict(
+        clip=.01, lambda_l1=100.,
+        lr_mult=1., critic_steps=5, pretrain=0, critic='patch', augment=False),
+    'wgan-gp': dict(
+        lambda_gp=10., lambda_ct=0., lambda_l1=100.,
+        lr_mult=1., critic_steps=5, pretrain=0, critic='patch', augment=False),
+    'cyclegan': dict(
+        gan_loss='lsgan', smooth=0., lambda_cycle=10., lambda_detail=10., lambda_identity=0.,
+        lr_mult=1., pool_size=50)}
 
 # %% ../../nbs/paper/rows.ipynb #cc72357b
 reported = {   # average, maximum, minimum
