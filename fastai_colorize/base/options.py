@@ -7,9 +7,9 @@ Docs: https://fastai-colorize.github.io/fastai_colorize/base/options.html.md"""
 # %% auto #0
 __all__ = ['METHODS', 'Expression', 'Option', 'function_options', 'class_options', 'Declared', 'declared']
 
-# %% ../../nbs/base/options.ipynb #1642f69e
+# %% ../../nbs/base/options.ipynb #47a8a360
 import ast, inspect, re, sys, tokenize
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.util import find_spec, resolve_name
 from io import StringIO
@@ -18,9 +18,8 @@ from textwrap import dedent
 
 from .register import Register
 
-# %% ../../nbs/base/options.ipynb #0c796a3a
-class Expression(str):
-    "The text of a default that is no literal, such as `gan_adam`"
+# %% ../../nbs/base/options.ipynb #b28da344
+class Expression(str): "The text of a default that is no literal, such as `gan_adam`"
 
 @dataclass(frozen=True)
 class Option:
@@ -53,7 +52,7 @@ def _kind(annotation, default):
     names = [o.id for o in ast.walk(annotation) if isinstance(o, ast.Name)] if annotation else []
     return next((_KINDS[o] for o in names if o in _KINDS), type(default) if type(default) in _KINDS.values() else None)
 
-# %% ../../nbs/base/options.ipynb #c6b47907
+# %% ../../nbs/base/options.ipynb #4c84cdec
 class _Source:
     "The text of a module or of one definition, taken apart"
     def __init__(self, text, module='', names=None):
@@ -84,13 +83,13 @@ def _module(name):
     return _Source(Path(spec.origin).read_text(encoding='utf-8'), name)
 
 def _source(source):
-    if isinstance(source, _Source): return source
-    return _module(source) if re.fullmatch(r'[\w.]+', source) else _Source(dedent(source))
+    if isinstance(source, str): return _module(source) if re.fullmatch(r'[\w.]+', source) else _Source(dedent(source))
+    return source
 
 def _definition(source, name):
-    for o in source.body:
-        if getattr(o, 'name', None) == name: return o
-    raise ValueError(f"There is no {name} in {source.module or 'the source'}.")
+    found = [o for o in source.body if getattr(o, 'name', None) == name]
+    if not found: raise ValueError(f"There is no {name} in {source.module or 'the source'}.")
+    return found[-1]
 
 # %% ../../nbs/base/options.ipynb #9b44877d
 def _arguments(func, source):
@@ -105,27 +104,22 @@ def _arguments(func, source):
         res.append(Option(arg.arg, default, _kind(arg.annotation, default), help, note))
     return res,a.kwarg is not None
 
-# %% ../../nbs/base/options.ipynb #3429ffbd
+# %% ../../nbs/base/options.ipynb #55e3b72a
 def function_options(
     source:str, # of the module, or its dotted name
     name:str, # of the function
 ) -> list[Option]: # in their order, without what `*` and `**` take
-    "The arguments of a function, without importing it"
+    "The arguments of a function, without importing it; a `ValueError` where it is not there"
     source = _source(source)
     return _arguments(_definition(source, name), source)[0]
 
-# %% ../../nbs/base/options.ipynb #4d699da7
+# %% ../../nbs/base/options.ipynb #ab53fd2b
 def _fixed(func):
     "What a method hands to the same method of its base: how many by position, and which by name"
     for o in ast.walk(func):
         if isinstance(o, ast.Call) and ast.unparse(o.func) == f'super().{func.name}':
             return sum(not isinstance(a, ast.Starred) for a in o.args),{k.arg for k in o.keywords}
     return 0,set()
-
-def _hands_on(func):
-    "Does it call the method of a base, as `super().create(…)` or `Base.create(…)`?"
-    calls = [o.func for o in ast.walk(func) if isinstance(o, ast.Call)]
-    return any(isinstance(o, ast.Attribute) and o.attr == func.name for o in calls)
 
 def _settable(options): return [o for o in options if not o.required and not isinstance(o.default, Expression)]
 
@@ -135,10 +129,12 @@ def _merged(funcs):
     for func,source in funcs:
         args,more = _arguments(func, source)
         args = args[1:]   # self or cls
+        helps = {o.name: o.help for o in args}
+        res = [o if o.help else replace(o, help=helps.get(o.name, '')) for o in res]   # the base may say what it means
         known.update(o.name for o in args[:count])
         res += [o for o in args if o.name not in known]
         known.update(o.name for o in args)
-        if not more or not _hands_on(func): break
+        if not more: break
         count,names = _fixed(func)
         known |= names
     return _settable(res)
@@ -170,27 +166,24 @@ def _lineage(source, name):
     yield node,source
     for o in getattr(node, 'bases', ()): yield from _lineage(source, ast.unparse(o))
 
-# %% ../../nbs/base/options.ipynb #190ac2bc
-METHODS = '__init__','create'
+# %% ../../nbs/base/options.ipynb #cc92ccb0
+METHODS = '__init__','create'   # whose arguments are options
 
 def class_options(
     source:str, # of the module, or its dotted name
     name:str, # of the class
     methods:tuple=METHODS, # whose arguments count; where two have one name, the later counts
 ) -> list[Option]: # those with a literal default
-    "The arguments of a class, with those of its bases, without importing it"
+    "The arguments of a class, with those of its bases, without importing it; a `ValueError` where it is not there"
     source = _source(source)
     lineage = [(_definition(source, name), source), *list(_lineage(source, name))[1:]]
-    options = {}
-    for method in methods:
-        found = [(_method(s, node, method), s) for node,s in lineage]
-        options.update({o.name: o for o in _merged([o for o in found if o[0]])})
-    return list(options.values())
+    found = [[(f, s) for node,s in lineage if (f := _method(s, node, method))] for method in methods]
+    return list({o.name: o for funcs in found for o in _merged(funcs)}.values())
 
-# %% ../../nbs/base/options.ipynb #56465727
+# %% ../../nbs/base/options.ipynb #64688ca1
 def _live(func):
     "The node and source of a function that exists"
-    plain = {k: v for k,v in func.__globals__.items() if isinstance(v, (int, float, str, bool, tuple))}
+    plain = {k: v for k,v in func.__globals__.items() if isinstance(v, (int, float, str, tuple))}
     try: source = _Source(dedent(inspect.getsource(func)), names=plain)
     except (OSError, TypeError, SyntaxError):
         params = ', '.join(str(o.replace(annotation=o.empty)) for o in inspect.signature(func).parameters.values())
@@ -249,18 +242,16 @@ def _declared(source, calls):
 
 def _first_line(doc): return (doc or '').partition('\n')[0]
 
-# %% ../../nbs/base/options.ipynb #cabd100a
+# %% ../../nbs/base/options.ipynb #40a8e719
 def _address(register):
     "Module and variable of a register"
     if isinstance(register, str): return register.split(':')
-    home = vars(sys.modules[register.home])
-    return register.home,next((k for k,v in home.items() if v is register), None)
+    return register.home,next((k for k,v in vars(sys.modules[register.home]).items() if v is register), None)
 
 def _modules(home, variable):
     "The modules that a register names, from its source"
-    for o in _module(home).body:
-        named = isinstance(o, ast.Assign) and [ast.unparse(t) for t in o.targets] == [variable]
-        if named and isinstance(o.value, ast.Call): return [ast.literal_eval(a) for a in o.value.args[1:]]
+    assigned = {ast.unparse(o.targets[0]): o.value for o in _module(home).body if isinstance(o, ast.Assign)}
+    if isinstance(call := assigned.get(variable), ast.Call): return [ast.literal_eval(a) for a in call.args[1:]]
     raise ValueError(f"There is no register {variable} in {home}.")
 
 def _names(source, home, variable):
@@ -268,17 +259,16 @@ def _names(source, home, variable):
     own = {variable} if source.module == home else set()
     return own | {k for k,v in _imported(source).items() if v == (home, variable)}
 
-# %% ../../nbs/base/options.ipynb #1055b8bb
+# %% ../../nbs/base/options.ipynb #f13d91d9
 def declared(
     register:Register|str, # or its address in the source, 'package.module:variable', which imports nothing
 ) -> list[Declared]: # in the order of its modules; then those of notebooks and of other packages
     "What the modules of a register declare, read from their sources, and what was declared elsewhere until now"
     home,variable = _address(register)
     live = register if isinstance(register, Register) else vars(sys.modules.get(home, sys)).get(variable)
-    res = []
-    for name in live.modules if isinstance(live, Register) else _modules(home, variable):
-        source = _module(name)
-        res += _declared(source, _names(source, home, variable))
+    modules = live.modules if isinstance(live, Register) else _modules(home, variable)
+    res = [o for s in map(_module, modules) for o in _declared(s, _names(s, home, variable))]
     there = {o.name for o in res}
     others = [o for o in live.known() if o.name not in there] if isinstance(live, Register) else []
-    return res + [Declared(o.name, o.facts, _live_options(o.make), o.module, _first_line(o.make.__doc__)) for o in others]
+    about = lambda o: (o.name, o.facts, _live_options(o.make), o.module, _first_line(o.make.__doc__))
+    return res + [Declared(*about(o)) for o in others]

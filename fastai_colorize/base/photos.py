@@ -21,7 +21,7 @@ from PIL import Image, ImageCms, ImageOps
 from fastcore.basics import listify
 from fastcore.xtras import globtastic
 
-from .files import error_line, write_bytes
+from .files import write_bytes
 from .headers import MAX_PIXELS, MissingPhotoError, PhotoError
 from .headers import check_size, decode, open_header, orientation, photo_size
 if TYPE_CHECKING: import pandas as pd   # a table is asked for less often than a photo
@@ -135,7 +135,7 @@ def _from_pil(im, name):
     return Photo(np.array(_to_srgb(im, icc, name)), alpha, exif, name)
 
 # %% ../../nbs/base/photos.ipynb #e7706f39
-SAVES = {'.jpg':'JPEG', '.jpeg':'JPEG', '.png':'PNG', '.webp':'WEBP', '.tif':'TIFF', '.tiff':'TIFF'}   # suffix to format
+SAVES = {'.jpg':'JPEG', '.jpeg':'JPEG', '.png':'PNG', '.webp':'WEBP', '.tif':'TIFF', '.tiff':'TIFF'}   # by suffix
 
 def save_photo(
     image:Image.Image|np.ndarray, # PIL image, or uint8 array
