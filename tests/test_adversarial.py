@@ -15,7 +15,9 @@ from fastai.data.core import DataLoaders, Datasets, TfmdDL
 from fastai.learner import Learner, load_learner
 from fastai.optimizer import OptimWrapper
 from fastai_colorize.games.adversarial import ConditionalGAN, gan_adam
-from fastai_colorize.nets.critics import PatchGAN
+from fastai_colorize.games.game import choose_options, create_gan, game_entry
+from fastai_colorize.nets.critics import FeatureCritic, PatchGAN
+from fastai_colorize.nets.register import critics
 from fastai_colorize.games.losses import BCELoss, WassersteinLoss
 from fastai_colorize.nets.unet import UNet
 
@@ -69,6 +71,53 @@ def test_exact(smooth):
             for k in 'exp_avg', 'exp_avg_sq': torch.testing.assert_close(a[k], b[k], rtol=0, atol=1e-9)
     for n,ref in zip(('d_real', 'd_fake', 'g_gan', 'g_l1'), logs.T): np.testing.assert_allclose(gan.history[n], ref, rtol=0, atol=1e-9)
     np.testing.assert_allclose(gan.history['d_loss'], logs[:, :2].mean(1), rtol=0, atol=1e-9)
+
+def plain_hinge(G, D, batches, lr, lr_mult, lambda_l1):
+    "A game of the hinge loss with nothing but PyTorch"
+    opt_G,opt_D = [torch.optim.Adam(m.parameters(), r, betas=(0.5, 0.999)) for m,r in ((G, lr), (D, lr*lr_mult))]
+    G.train(); D.train()
+    logs = []
+    for i,(l,ab) in enumerate(batches):
+        torch.manual_seed(i)
+        fake = G(l)
+        for p in D.parameters(): p.requires_grad = True
+        opt_D.zero_grad()
+        d_fake = (1 + D(l, fake.detach())).clamp(min=0).mean()
+        d_real = (1 - D(l, ab)).clamp(min=0).mean()
+        ((d_fake + d_real)/2).backward()
+        opt_D.step()
+        for p in D.parameters(): p.requires_grad = False
+        opt_G.zero_grad()
+        g_gan,g_l1 = -D(l, fake).mean(),F.l1_loss(fake, ab)
+        (g_gan + lambda_l1*g_l1).backward()
+        opt_G.step()
+        logs.append([o.item() for o in (d_real, d_fake, g_gan, g_l1)])
+    return np.array(logs)
+
+CRITICS = dict(patch=lambda: PatchGAN(ndf=2), augmented=lambda: PatchGAN(ndf=2, augment='shift,cutout'), features=lambda: FeatureCritic(nf=4, pretrained=False))
+
+@pytest.mark.parametrize('kind', CRITICS)
+def test_exact_hinge(kind):
+    "Augmented or not, and with a critic on frozen features: the same numbers are drawn in the same order"
+    torch.manual_seed(0)
+    G,D = UNet(32, ngf=2),CRITICS[kind]()
+    G2,D2 = copy.deepcopy(G),copy.deepcopy(D)
+    dls = make_dls()
+    logs = plain_hinge(G2, D2, list(dls.train), 2e-4, 4., 20.)
+    gan = ConditionalGAN(D, 'hinge', lambda_l1=20., lr_mult=4.)
+    make_learner(gan, dls, G, cbs=[Seed()]).fit(1, 2e-4)
+    for ours,ref in (G, G2), (D, D2):
+        for (k,a),b in zip(ours.state_dict().items(), ref.state_dict().values()): torch.testing.assert_close(a, b, rtol=0, atol=1e-5, msg=k)
+    for n,ref in zip(('d_real', 'd_fake', 'g_gan', 'g_l1'), logs.T): np.testing.assert_allclose(gan.history[n], ref, rtol=0, atol=1e-4)
+
+def test_games_by_name():
+    "What the critic recommends counts before the game's defaults, and what is asked for before both"
+    gan = create_gan('cgan', critic=PatchGAN(ndf=2))['cbs']
+    assert gan.rules['gan_loss'] == 'LSGANLoss' and gan.lr_mult == 1
+    options = choose_options(game_entry('cgan'), dict(critic='features', lr_mult=2.))
+    assert options == {**critics['features'].defaults, 'critic':'features', 'lr_mult':2.} and options['gan_loss'] == 'hinge'
+    assert create_gan('cgan', augment=True)['cbs'].rules['augment'] == 'shift,cutout'
+    with pytest.raises(ValueError, match='clip is an option of wgan-clip, not of cgan'): create_gan('cgan', clip=0.1)
 
 class Spy(Callback):
     "What moves in which half of a batch"

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
 
-from ..base.color import merge_lab, to_uint8
+from ..base.color import merge_lab
+from ..base.pictures import sheet
 from ..base.register import Entry
 from .adversarial import ConditionalGAN
 from .game import games
@@ -208,7 +209,7 @@ def preview(self:CycleGAN,
     "Photographs, what G_gray makes of them, and that coloured again"
     grey = ask(self.learn, self.grey, _lab(l, ab))
     rows = (l, ab),(grey, torch.zeros_like(ab)),(grey, ask(self.learn, self.model, grey))
-    return to_uint8(torch.cat([torch.cat(list(merge_lab(*o)), -1) for o in rows], -2)).permute(1,2,0).cpu().numpy()
+    return np.asarray(sheet([list(merge_lab(*o)) for o in rows]))
 
 @patch
 def _place(self:CycleGAN, device):

@@ -149,7 +149,7 @@ def _check_norms(critic):
                          f"{', '.join(bad)}; take one with layer norm, instance norm or none, such as "
                          "PatchGAN(norm='layer').")
 
-# %% ../../nbs/games/wgan.ipynb #ad4e1ad2
+# %% ../../nbs/games/wgan.ipynb #1018eb30
 @patch
 def _consistent_loss(self:WGANGP, l, ab, fake):
     "The loss with the consistency term: the critic judges fake, real, and real again"

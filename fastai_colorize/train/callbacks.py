@@ -18,11 +18,11 @@ from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.training import GradientAccumulation
 from fastai.learner import Learner, Recorder
 from fastcore.basics import patch
-from PIL import Image
 from torch import nn
 
-from ..base.color import merge_lab, to_uint8
+from ..base.color import merge_lab
 from ..base.photos import save_photo
+from ..base.pictures import sheet
 
 # %% ../../nbs/train/callbacks.ipynb #c47f786c
 orders = SimpleNamespace()
@@ -102,8 +102,7 @@ class SampleGrid(Callback):
     def after_validate(self):
         if not self.active: return
         l,ab = self.batch
-        grid = [torch.cat(list(merge_lab(l, o)), -1) for o in (torch.zeros_like(ab), predict_ab(self.learn, l), ab)]
-        self.image = Image.fromarray(to_uint8(torch.cat(grid, -2)).permute(1,2,0).cpu().numpy())
+        self.image = sheet([list(merge_lab(l, o)) for o in (torch.zeros_like(ab), predict_ab(self.learn, l), ab)])
         self._save(self.image, 'epoch')
         for cb in self.learn.cbs:
             if hasattr(type(cb), 'preview'): self._save(cb.preview(l, ab), cb.preview_name)
