@@ -110,7 +110,7 @@ def random_cutout(
 _augments = dict(shift=random_shift, cutout=random_cutout)
 
 # %% ../../nbs/nets/critics.ipynb #b853902c
-@critics('features', defaults=dict(gan_loss='hinge', lr_mult=8.))
+@critics('features', defaults=dict(gan_loss='hinge', lambda_l1=20., lr_mult=8.))
 class FeatureCritic(nn.Module):
     """A critic on frozen ImageNet features: RGB of (L, ab), augmented, seen at three depths by small heads.
 
