@@ -9,7 +9,7 @@ def readme():
     parts = []
     for cell in json.loads((root/'nbs'/'index.ipynb').read_text(encoding='utf-8'))['cells']:
         src = ''.join(cell['source'])
-        if cell['cell_type'] == 'markdown': parts.append(re.sub(r'(\]\(|src=")(?=(images|tutorials|howto|explanations)/)', r'\1nbs/', src))
+        if cell['cell_type'] == 'markdown': parts.append(re.sub(r'(\]\(|src=")(?=(images|tutorials|howto|explanations|base|nets|data|train|games|use|paper|learner|cli|app)[/.])', r'\1nbs/', src))
         elif '#| hide' not in src:
             parts.append(f"```python\n{chr(10).join(o for o in src.splitlines() if not o.startswith('#|'))}\n```")
             out = ''.join(''.join(o.get('text', o.get('data', {}).get('text/plain', ''))) for o in cell['outputs'] if 'image/jpeg' not in o.get('data', {}))

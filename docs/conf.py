@@ -1,7 +1,7 @@
 """The documentation, which Sphinx makes of the notebooks and their saved outputs: `sphinx-build -W -c docs nbs _docs/html`
 
 Nothing is run. An API entry takes the place of each exported cell; names of exported symbols become links to it."""
-import ast, inspect, json, re
+import ast, inspect, json, re, sys
 from importlib import import_module
 from pathlib import Path
 from unicodedata import lookup
@@ -16,6 +16,9 @@ from nbdev.processors import rm_export
 from nbdev.showdoc import showdoc_nm
 
 here = Path(__file__).parent
+sys.path.insert(0, str(here))
+sys.dont_write_bytecode = True                 # a build writes nothing into the repository
+import house
 cfg = get_config(here)
 
 def contents():
@@ -134,6 +137,12 @@ def math(self, node):
     self.body.append(re.sub(r'(?<=<mi) mathvariant="double-struck">(\w)', lambda m: f'>{double(m)}', mathml))
     raise nodes.SkipNode
 
+def draw_house(app):
+    "The picture of the imports, for `explanations/the_house`"
+    (Path(app.outdir)/'_images').mkdir(parents=True, exist_ok=True)
+    house.draw(Path(app.outdir)/'_images'/'house.svg')
+
 def setup(app):
+    app.connect('builder-inited', draw_house)
     app.add_html_math_renderer('mathml', (math, None), (math, None))
     app.connect('source-read', document)

@@ -1,6 +1,6 @@
 "Each notebook runs from top to bottom, in a process of its own; notebook, module and README say the same."
-import importlib.util, json, os, re, signal, subprocess, sys, time
-from concurrent.futures import ThreadPoolExecutor
+import importlib.util, json, os, re, signal, subprocess, sys, threading, time
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,11 @@ from nbdev.export import nb_export
 
 cfg = get_config(Path(__file__).parent)
 root = cfg.config_path
-notebooks = sorted(Path(o) for o in nbglob(root/'nbs'))
+# These take 1 to 1.7 GB: one at a time, after the others, with all cores
+BIG = {'app', 'explanations/questions', 'howto/export', 'howto/train', 'nets/dynamic', 'paper/tables', 'tutorials/how_it_works', 'tutorials/the_papers_tables',
+       'tutorials/train_a_gan'}
+def big(nb): return nb.relative_to(root/'nbs').with_suffix('').as_posix() in BIG
+notebooks = sorted((Path(o) for o in nbglob(root/'nbs')), key=lambda o: (big(o), o))
 ids = [o.relative_to(root/'nbs').with_suffix('').as_posix() for o in notebooks]
 
 RUN = f"""
@@ -18,23 +22,29 @@ import sys
 from nbdev.test import test_nb
 ok,_ = test_nb(sys.argv[1], skip_flags={cfg.tst_flags.split()!r}, cell_timeout={int(cfg.cell_timeout)})
 sys.exit(not ok)"""
-AT_ONCE = min(os.cpu_count() or 1, 4)                                  # a process has about 1 GB
-ENV = dict(OMP_NUM_THREADS='1', MALLOC_ARENA_MAX='2')                  # they share the cores, and give memory back
+CORES = os.cpu_count() or 1
+AT_ONCE = int(os.environ.get('NOTEBOOKS_AT_ONCE', min(2, CORES)))      # each has up to 1 GB, and all tests together are to stay below 3
 
 @pytest.fixture(scope='module')
 def running(request):
     "A process for each notebook that is asked for, some at once: a dict of notebook → future (exit status, what was printed)"
-    processes = []
-    def run(nb):
-        p = subprocess.Popen([sys.executable, '-W', 'ignore', '-c', RUN, nb], env={**os.environ, **ENV}, text=True,
-                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    processes,stopped = [],threading.Event()
+    def run(nb, threads=1):
+        if stopped.is_set(): return 1,'stopped'
+        env = {**os.environ, 'OMP_NUM_THREADS': str(threads), 'MALLOC_ARENA_MAX': '2'}
+        p = subprocess.Popen([sys.executable, '-W', 'ignore', '-c', RUN, nb], env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         processes.append(p)
         out,_ = p.communicate()
         return p.returncode,out
+    def run_alone(nb):
+        wait(small.values())
+        return run(nb, CORES)
     asked = [o.callspec.params['nb'] for o in request.session.items if o.name.startswith('test_runs[')]
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        yield {o: pool.submit(run, o) for o in asked}
-        pool.shutdown(wait=False, cancel_futures=True)                 # stopped before the end
+    with ThreadPoolExecutor(AT_ONCE) as pool, ThreadPoolExecutor(1) as alone:
+        small = {o: pool.submit(run, o) for o in asked if not big(o)}
+        yield {**small, **{o: alone.submit(run_alone, o) for o in asked if big(o)}}
+        stopped.set()                                                  # before the end, if Ctrl-C was pressed
+        for o in (pool, alone): o.shutdown(wait=False, cancel_futures=True)
         for p in processes: p.kill()
 
 @pytest.mark.parametrize('nb', notebooks, ids=ids)
