@@ -11,18 +11,16 @@ import pandas as pd, torch
 from fastai.callback.core import Callback
 from fastai.torch_core import default_device, set_seed
 
-from fastai_colorize.games.adversarial import ConditionalGAN, gan_adam
-from fastai_colorize.nets.critics import PatchGAN
+from fastai_colorize.games.adversarial import ConditionalGAN
+from fastai_colorize.games.game import create_gan, game_entry
+from fastai_colorize.nets.register import create_critic
 from fastai_colorize.data.loaders import ColorDataLoaders
 from fastai_colorize.learner import colorize_learner
 from fastai_colorize.base.photos import find_photos
 from fastai_colorize.nets.unet import UNet
-from fastai_colorize.games.wgan import WGANClip, WGANGP, wgan_rmsprop
 from fastai_colorize.use.evaluate import hardware
 
-games = {'cgan': (ConditionalGAN, 'batch', gan_adam, {}),
-         'wgan-clip': (WGANClip, 'instance', wgan_rmsprop, dict(one_batch=True)),
-         'wgan-gp': (WGANGP, 'layer', gan_adam, dict(one_batch=True))}
+games = {'cgan': dict(gan_loss='bce'), 'wgan-clip': dict(one_batch=True), 'wgan-gp': dict(one_batch=True)}   # options of each
 
 class Pull(Callback):
     "How hard the critic pulls at the generator's pictures, beside L1"
@@ -39,9 +37,10 @@ class Pull(Callback):
 def play(name, dls, args):
     "One game; its terms batch by batch, and its epochs"
     set_seed(args.seed)
-    cls,norm,opt_func,kwargs = games[name]
-    gan,pull = cls(PatchGAN(ndf=args.width, norm=norm), **kwargs),Pull()
-    learn = colorize_learner(dls, UNet(args.size, ngf=args.width), cbs=[gan, pull], opt_func=opt_func)
+    critic,pull = create_critic(ndf=args.width, **game_entry(name).critic),Pull()
+    game = create_gan(name, critic=critic, **games[name])
+    gan = game['cbs']
+    learn = colorize_learner(dls, UNet(args.size, ngf=args.width), cbs=[gan, pull], opt_func=game['opt_func'])
     learn.remove_cb(learn.sample_grid)
     learn.fit_flat_lin(args.epochs, 0, args.lr)
     batches = pd.DataFrame(dict(gan.history, pull=pull.pulls)).rename_axis('batch')
