@@ -9,7 +9,7 @@ __all__ = ['fused_adamw', 'train', 'l1_defaults', 'colorize_learner', 'ColorData
            'EMA']
 
 # %% ../nbs/learner.ipynb #e7544e17
-import json
+import inspect, json
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -75,7 +75,9 @@ def train(
     metrics=None, # columns (default: PSNR, SSIM and colourfulness beside those of grey)
     **options # of the game and of the content loss
 ) -> Learner:
-    "Train a colorizer, keep it in `out`, and return its Learner; a `ValueError` tells what does not fit together"
+    """Train a colorizer, keep it in `out`, return its Learner: `model` maps L `(B,1,H,W)` to ab `(B,2,H,W)`, in -1…1.
+
+    A ValueError says what does not fit together. What was stopped goes on with `resume=True`, to the same bits."""
     s = _complete(SimpleNamespace(**locals()))
     learn = _assemble(s)
     _fit(learn, s)
@@ -106,6 +108,7 @@ def _complete(s):
     _check_folders(s)
     for k,v in {**l1_defaults(), **(s.entry.defaults if s.entry else {})}.items():
         if getattr(s, k, 0) is None: setattr(s, k, v)
+    if s.ready: s.size = getattr(s.photos, 'config', {}).get('size') or s.photos.valid.one_batch()[0].shape[-1]
     if s.decay > s.epochs: raise ValueError(f"`decay` {s.decay} is more than all the epochs, {s.epochs}.")
     return s
 
@@ -130,8 +133,9 @@ def _belongs(option, owners, s):
 # %% ../nbs/learner.ipynb #6b10a007
 def _check_settings(s):
     "A `ValueError` for two settings of which one would do nothing"
-    folder = 'size bs min_scale folder_weights cache workers grey'.split()
-    given = next((k for k in folder if s.ready and getattr(s, k) is not None), None)
+    folder = 'size bs min_scale folder_weights fit valid_pct cache workers degrade grey'.split()
+    usual = {k: o.default for k,o in inspect.signature(train).parameters.items()}
+    given = next((k for k in folder if s.ready and getattr(s, k) != usual[k]), None)
     wrong = {
         "`init` brings its own generator: leave out `generator`, or `init`.": s.init and s.generator,
         "`init` brings its own weights: leave out `pretrained=False`, or `init`.": s.init and not s.pretrained,

@@ -183,6 +183,9 @@ def test_a_run_keeps_its_precision(choice, photo_folder, tmp_path, monkeypatch):
 def test_train_with_data_loaders(dls, tmp_path):
     "One's own data and network; what would decide about the data is refused"
     with pytest.raises(ValueError, match='decide about `size`'): learner.train(dls, tmp_path/'r', generator=tiny(), size=64)
+    with pytest.raises(ValueError, match='decide about `degrade`'): learner.train(dls, tmp_path/'r', generator=tiny(), degrade=True)
+    sized = learner.train(dls, tmp_path/'u', 'wgan-clip', epochs=1, precision='float32', metrics=[])   # a generator made for the size of the batches
+    assert sized.model.config['size'] == 32
     learn = learner.train(dls, tmp_path/'r', generator=tiny(), epochs=1, schedule='flat', lr=1e-3, precision='float32', loss='mse')
     assert learn.dls is dls and isinstance(learn.loss_func, nn.MSELoss) and set(learn.recorder.lrs) == {1e-3}
 
