@@ -35,7 +35,7 @@ def test_layer_by_layer(norm, layer):
 
 def test_published_size():
     c = PatchGAN()
-    assert sum(p.numel() for p in c.parameters()) == sum(p.numel() for p in ref_patchgan(3, 64, nn.BatchNorm2d).parameters()) == 2_765_633
+    for net in (c, ref_patchgan(3, 64, nn.BatchNorm2d)): assert sum(p.numel() for p in net.parameters()) == 2_765_633
     with torch.no_grad(): assert c(torch.zeros(1, 1, 256, 256), torch.zeros(1, 2, 256, 256)).shape == (1, 1, 30, 30)
 
 @pytest.mark.parametrize('n_layers,field', [(1, 16), (2, 34), (3, 70), (4, 142)])
@@ -71,7 +71,8 @@ class TestNorms:
 
     def test_trains_copies_and_loads(self, norm):
         c = PatchGAN(ndf=4, norm=norm)
-        c(torch.randn(1, 1, 24, 24), torch.randn(1, 2, 24, 24)).mean().backward()        # smallest picture, alone in its batch
+        # smallest picture, alone in its batch
+        c(torch.randn(1, 1, 24, 24), torch.randn(1, 2, 24, 24)).mean().backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in c.parameters())
         d,e = deepcopy(c).eval(),PatchGAN(ndf=4, norm=norm).eval()
         e.load_state_dict(c.state_dict())
@@ -127,7 +128,8 @@ def test_gradients_pass_through_what_is_left(change):
     assert torch.equal(x.grad[kept], 2*x.detach()[kept]) and 0 < kept.sum() < kept.numel()
 
 def test_augment_bad_names():
-    with pytest.raises(ValueError, match="shift and cutout, with a comma between them, got 'color'"): Augment('color,shift')
+    with pytest.raises(ValueError, match="shift and cutout, with a comma between them, got 'color'"):
+        Augment('color,shift')
     with pytest.raises(ValueError, match="got 'flip'"): create_critic('patch', ndf=1, augment='flip')
     assert Augment(' shift , cutout ').kinds == ['shift', 'cutout'] and Augment(None).kinds == []
 
@@ -156,7 +158,8 @@ def test_features_written_out():
     out = c(l, ab)
     assert out.shape == (2, 3*16*24)
     for a,b in zip(c.maps(l, ab), maps): torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
-    for f in (lambda o: o.mean(), lambda o: F.relu(1 - o).mean(), lambda o: F.softplus(o).mean()):       # each head has a third
+    # each head has a third
+    for f in (lambda o: o.mean(), lambda o: F.relu(1 - o).mean(), lambda o: F.softplus(o).mean()):
         torch.testing.assert_close(f(out), sum(f(o) for o in maps)/3, rtol=0, atol=1e-10)
 
 @pytest.mark.parametrize('h,w', [(32, 32), (50, 71), (100, 64)])
@@ -239,8 +242,10 @@ def test_features_bad_input(feature_critic, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match='at least 32x32, got 31x32'): feature_critic(l[:,:,:31], ab[:,:,:31])
     with pytest.raises(ValueError, match=r'takes L of shape'): feature_critic(ab, ab)
     with pytest.raises(ValueError, match="no classifier 'resnet19'.*resnet18"): FeatureCritic('resnet19')
-    with pytest.raises(ValueError, match='swin_t has no features at 1/4, 1/8 and 1/16'): FeatureBody('swin_t', pretrained=False)
-    with pytest.raises(ValueError, match='inception_v3 has no features at'): FeatureBody('inception_v3', pretrained=False)
+    with pytest.raises(ValueError, match='swin_t has no features at 1/4, 1/8 and 1/16'):
+        FeatureBody('swin_t', pretrained=False)
+    with pytest.raises(ValueError, match='inception_v3 has no features at'):
+        FeatureBody('inception_v3', pretrained=False)
     monkeypatch.setenv('TORCH_HOME', str(tmp_path))
     def offline(*args, **kwargs): raise OSError('no route to host')
     monkeypatch.setattr('torch.hub.download_url_to_file', offline)
@@ -251,5 +256,6 @@ def test_features_bad_input(feature_critic, tmp_path, monkeypatch):
 def test_critics_by_name():
     assert {'patch', 'features'} <= set(critics)
     assert any(isinstance(m, nn.GroupNorm) for m in create_critic('patch', norm='layer', ndf=2).modules())
-    assert isinstance(create_critic('features', norm='layer', nf=2, pretrained=False), FeatureCritic)     # has no norm to choose
+    # has no norm to choose
+    assert isinstance(create_critic('features', norm='layer', nf=2, pretrained=False), FeatureCritic)
     with pytest.raises(ValueError, match="The critic must be one of patch, features.*got 'jury'"): create_critic('jury')

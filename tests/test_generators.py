@@ -1,5 +1,5 @@
-"""ImageNet weights: really loaded, and never silently missing. Files of weights, of this and of the first release. LightUnet:
-its encoder is torchvision's, and the network copies, compiles, exports and serves threads"""
+"""ImageNet weights: really loaded, and never silently missing. Files of weights, of this and of the first release.
+LightUnet: its encoder is torchvision's, and the network copies, compiles, exports and serves threads"""
 import copy, json, pickle, struct, subprocess, sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -45,7 +45,8 @@ def test_no_network_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv('TORCH_HOME', str(tmp_path))
     def offline(*args, **kwargs): raise URLError('no route to host')
     monkeypatch.setattr('torch.hub.download_url_to_file', offline)
-    with pytest.raises(RuntimeError, match=f'(?s)could not be had.*{NAME}.*pretrained=False'): resnet_unet('resnet18', pretrained=True)
+    with pytest.raises(RuntimeError, match=f'(?s)could not be had.*{NAME}.*pretrained=False'):
+        resnet_unet('resnet18', pretrained=True)
 
 def test_resnet34(tmp_path):
     net = resnet_unet('resnet34', pretrained=False).eval()
@@ -82,10 +83,14 @@ def test_disk_full_leaves_the_old_weights(tmp_path, monkeypatch):
     with pytest.raises(OSError, match='No space left'): save_generator(net, path, 'int8')
     assert path.read_bytes() == old and [o.name for o in tmp_path.iterdir()] == ['w.safetensors']
 
-@pytest.mark.parametrize('name,kw', [('resnet9', dict(ngf=4)), ('resnet9', dict(n_in=3, n_out=1, ngf=4, n_blocks=6)), ('unet', dict(size=64, norm='instance', ngf=4)),
-                                     ('attention', dict(size=64, norm='instance', ngf=4))])
+@pytest.mark.parametrize('name,kw', [
+    ('resnet9', dict(ngf=4)),
+    ('resnet9', dict(n_in=3, n_out=1, ngf=4, n_blocks=6)),
+    ('unet', dict(size=64, norm='instance', ngf=4)),
+    ('attention', dict(size=64, norm='instance', ngf=4))])
 def test_cyclegan_generators_travel(name, kw, tmp_path):
-    net = create_generator(name, pretrained=True, **kw).eval()                          # no weights to be had: the argument has no meaning here
+    # no weights to be had: the argument has no meaning here
+    net = create_generator(name, pretrained=True, **kw).eval()
     back = load_generator(save_generator(net, tmp_path/'w.safetensors', 'float32'))
     x = torch.rand(1, kw.get('n_in', 1), 64, 64)
     with torch.no_grad(): assert torch.equal(back(x), net(x))
@@ -98,7 +103,9 @@ HERE = Path(__file__).parent
 def header(path):
     with open(path, 'rb') as f: return json.loads(f.read(struct.unpack('<Q', f.read(8))[0]))['__metadata__']
 
-@pytest.mark.parametrize('path', [packaged_weights('l1'), *(HERE/'fixtures'/'run_0.1.0').glob('*/weights.safetensors')], ids=lambda o: o.parent.name)
+OLD = [packaged_weights('l1'), *(HERE/'fixtures'/'run_0.1.0').glob('*/weights.safetensors')]
+
+@pytest.mark.parametrize('path', OLD, ids=lambda o: o.parent.name)
 def test_files_of_the_first_release(path, tmp_path):
     "Read, and written again as they are written now, with the same weights"
     old = header(path)
@@ -106,9 +113,11 @@ def test_files_of_the_first_release(path, tmp_path):
     net = load_generator(path)
     assert net.config == json.loads(old['recipe']) and net.metrics == json.loads(old['metrics']) and not net.training
     new = save_generator(net, tmp_path/'w.safetensors', 'float32', metrics=net.metrics, training=net.training_recipe)
-    assert header(new)['format'] == 'fastai_colorize 2' and json.loads(header(new)['config']) == net.config and 'recipe' not in header(new)
+    assert header(new)['format'] == 'fastai_colorize 2' and 'recipe' not in header(new)
+    assert json.loads(header(new)['config']) == net.config
     back = load_generator(new)
-    assert (back.config, back.metrics, back.training_recipe, back.render_size) == (net.config, net.metrics, net.training_recipe, net.render_size)
+    for name in ('config', 'metrics', 'training_recipe', 'render_size'):
+        assert getattr(back, name) == getattr(net, name)
     assert all(torch.equal(a, b) for a,b in zip(back.state_dict().values(), net.state_dict().values(), strict=True))
 
 def test_weights_of_the_fixtures_to_the_bit():
@@ -119,31 +128,36 @@ def test_weights_of_the_fixtures_to_the_bit():
         assert set(f.keys()) == set(net)
         for k in f.keys(): assert torch.equal(net[k], f.get_tensor(k).to(net[k].dtype))
 
-@pytest.mark.parametrize('change', [dict(format='fastai_colorize 3'), dict(format='fastai_colorize 1'), dict(config='{}x'), dict(training='{"render_size":5}'),
-                                    dict(config='{"generator":"nobody"}'), dict(config='{"generator":"light","size":3}')])
+@pytest.mark.parametrize('change', [
+    dict(format='fastai_colorize 3'), dict(format='fastai_colorize 1'), dict(config='{}x'),
+    dict(training='{"render_size":5}'), dict(config='{"generator":"nobody"}'),
+    dict(config='{"generator":"light","size":3}')])
 def test_odd_headers(tmp_path, change):
     head = dict(dict(format='fastai_colorize 2', config='{"generator":"light"}', metrics='{}', training='{}'), **change)
     save_file({'w': torch.zeros(2)}, tmp_path/'w.safetensors', head)
     with pytest.raises(ValueError, match='w.safetensors'): load_generator(tmp_path/'w.safetensors')
 
 def test_a_network_without_config(tmp_path):
-    with pytest.raises(ValueError, match='Conv2d has no `config`'): save_generator(torch.nn.Conv2d(1, 2, 1), tmp_path/'w.safetensors')
+    with pytest.raises(ValueError, match='Conv2d has no `config`'):
+        save_generator(torch.nn.Conv2d(1, 2, 1), tmp_path/'w.safetensors')
     assert not list(tmp_path.iterdir())
 
 # ---- by name
 
 def test_generators_by_name():
     assert list(generators)[:5] == ['light', 'unet', 'attention', 'resnet9', 'resnet18']
-    with pytest.raises(ValueError, match="The generator must be one of light, unet, .*got 'vgg16'"): create_generator('vgg16')
-    for name,facts in dict(unet=dict(one_size=True), light=dict(pretrained=True), resnet34=dict(pretrained=True, by_name=True)).items():
-        assert generators[name].facts == facts
+    with pytest.raises(ValueError, match="The generator must be one of light, unet, .*got 'vgg16'"):
+        create_generator('vgg16')
+    assert generators['unet'].facts == dict(one_size=True)
+    assert generators['light'].facts == dict(pretrained=True)
+    assert generators['resnet34'].facts == dict(pretrained=True, by_name=True)
 
 @pytest.mark.parametrize('name', ['light', 'resnet18'])
 def test_split_is_encoder_and_rest(name):
     net = create_generator(name)
     enc,rest = generator_split(net)
     assert {id(p) for p in enc} == {id(p) for p in net.encoder.parameters()}
-    assert {id(p) for p in enc + rest} == {id(p) for p in net.parameters()} and len(enc + rest) == len(list(net.parameters()))
+    assert sorted(map(id, enc + rest)) == sorted(map(id, net.parameters()))
 
 # ---- LightUnet
 
@@ -219,8 +233,9 @@ def test_light_compiles_exports_and_is_laid_out(light):
     with torch.no_grad():
         want = light(x)
         torch.testing.assert_close(torch.compile(light, fullgraph=True, backend='aot_eager')(x), want)
-        torch.testing.assert_close(copy.deepcopy(light).to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last)), want)
-        dims = {0: torch.export.Dim('b', min=1, max=64), 2: torch.export.Dim('h', min=33, max=512), 3: torch.export.Dim('w', min=33, max=512)}
+        last,Dim = dict(memory_format=torch.channels_last),torch.export.Dim
+        torch.testing.assert_close(copy.deepcopy(light).to(**last)(x.to(**last)), want)
+        dims = {0: Dim('b', min=1, max=64), 2: Dim('h', min=33, max=512), 3: Dim('w', min=33, max=512)}
         exported = torch.export.export(light, (x,), dynamic_shapes=(dims,)).module()
         for shape in ((2, 1, 64, 48), (5, 1, 99, 50)):
             y = torch.randn(shape)
@@ -253,13 +268,16 @@ def test_light_travels_and_trains(tmp_path):
 
 def test_light_file_needs_torch_alone(tmp_path):
     path = save_generator(LightUnet(**SMALL), tmp_path/'w.safetensors')
-    code = f"import sys; from fastai_colorize.nets.weights import load_generator; load_generator({str(path)!r}); print(*sys.modules)"
+    code = ("import sys; from fastai_colorize.nets.weights import load_generator; "
+            f"load_generator({str(path)!r}); print(*sys.modules)")
     names = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.split()
-    assert 'torch' in names and not {'fastai', 'torchvision', 'pandas', 'matplotlib', 'skimage', 'sklearn', 'IPython'} & set(names)
+    heavy = {'fastai', 'torchvision', 'pandas', 'matplotlib', 'skimage', 'sklearn', 'IPython'}
+    assert 'torch' in names and not heavy & set(names)
 
 @pytest.mark.parametrize('kw,match', [
-    (dict(head=3), '2, 4 or 8, got 3'), (dict(head=16), 'got 16'), (dict(arch='resnet50'), "resnet18, resnet34, got 'resnet50'"),
-    (dict(dims=(8, 8)), '3 levels'), (dict(dims=(8, 8, 0)), 'at least 1 convolution'), (dict(n_convs=0), 'at least 1 convolution')])
+    (dict(head=3), '2, 4 or 8, got 3'), (dict(head=16), 'got 16'),
+    (dict(arch='resnet50'), "resnet18, resnet34, got 'resnet50'"), (dict(dims=(8, 8)), '3 levels'),
+    (dict(dims=(8, 8, 0)), 'at least 1 convolution'), (dict(n_convs=0), 'at least 1 convolution')])
 def test_light_bad_options(kw, match):
     with pytest.raises(ValueError, match=match): LightUnet(pretrained=False, **kw)
     with pytest.raises(ValueError, match='for 3 channels'): LightUnet(n_in=2)

@@ -1,4 +1,4 @@
-"The U-Nets and CycleGAN's ResNet against hand-written copies of the published networks, and under copy, compile and export"
+"The U-Nets and CycleGAN's ResNet against hand-written copies of the published ones, and under copy, compile and export"
 import pickle, pytest, torch
 from copy import deepcopy
 from torch import nn
@@ -37,9 +37,9 @@ def twins(size=64, ngf=4):
 
 def leaves(model, x):
     "Output of every layer, in the order in which they run"
-    outs,hooks = [],[]
-    for m in model.modules():
-        if not list(m.children()): hooks.append(m.register_forward_hook(lambda m, i, o: outs.append((type(m), o.detach().clone()))))
+    outs = []
+    def keep(m, args, out): outs.append((type(m), out.detach().clone()))
+    hooks = [m.register_forward_hook(keep) for m in model.modules() if not list(m.children())]
     model(x)
     for h in hooks: h.remove()
     return outs
@@ -77,7 +77,8 @@ def test_init():
     torch.manual_seed(0)
     m = AttentionUNet(32, ngf=16)
     for mod in m.modules():
-        if isinstance(mod, (nn.Conv2d, nn.ConvTranspose2d)) and mod.weight.numel() > 5000: assert abs(mod.weight.std() - 0.02) < 0.002
+        large = isinstance(mod, (nn.Conv2d, nn.ConvTranspose2d)) and mod.weight.numel() > 5000
+        if large: assert abs(mod.weight.std() - 0.02) < 0.002
         if getattr(mod, 'bias', None) is not None: assert not mod.bias.any()
     lin = init_normal(nn.Linear(200, 200), std=0.1)
     assert abs(lin.weight.std() - 0.1) < 0.005 and not lin.bias.any()
@@ -101,7 +102,8 @@ class TestBoth:
 
     def test_exports(self, cls):
         m = cls(32, ngf=4).eval()
-        ep = torch.export.export(m, (torch.randn(2, 1, 32, 32),), dynamic_shapes=({0: torch.export.Dim('batch', min=1, max=64)},))
+        shapes = {0: torch.export.Dim('batch', min=1, max=64)},
+        ep = torch.export.export(m, (torch.randn(2, 1, 32, 32),), dynamic_shapes=shapes)
         x = torch.randn(5, 1, 32, 32)
         torch.testing.assert_close(ep.module()(x), m(x))
 
@@ -119,7 +121,8 @@ class TestBoth:
 
     @pytest.mark.parametrize('shape', [(1, 1, 33, 32), (1, 1, 16, 16), (1, 1, 32, 48), (1, 2, 32, 32)])
     def test_bad_pictures(self, cls, shape):
-        with pytest.raises(ValueError, match=r'takes \(B, 1, H, W\) with H and W multiples of 32'): cls(32, ngf=1)(torch.zeros(shape))
+        with pytest.raises(ValueError, match=r'takes \(B, 1, H, W\) with H and W multiples of 32'):
+            cls(32, ngf=1)(torch.zeros(shape))
 
     def test_one_picture_trains(self, cls):
         m = cls(32, ngf=2)
@@ -148,7 +151,9 @@ def test_gates_see_the_picture():
 def ref_unet_instance(net):
     "`net` with each norm layer replaced by the statistics of one photo, written out"
     class Norm(nn.Module):
-        def forward(self, x): return (x - x.mean((2, 3), keepdim=True))/(x.var((2, 3), unbiased=False, keepdim=True) + 1e-5).sqrt()
+        def forward(self, x):
+            mean,var = x.mean((2, 3), keepdim=True),x.var((2, 3), unbiased=False, keepdim=True)
+            return (x - mean)/(var + 1e-5).sqrt()
     net = deepcopy(net)
     for m in list(net.modules()):
         for name,child in m.named_children():
@@ -161,14 +166,15 @@ def test_instance_norm():
     x = torch.rand(2, 3, 64, 64, dtype=torch.float64)
     torch.testing.assert_close(net.eval()(x), ref_unet_instance(net).eval()(x), rtol=0, atol=1e-12)
     assert torch.equal(net(x)[:1], net(x[:1])) or (net(x)[:1] - net(x[:1])).abs().max() < 1e-12
-    assert not any(isinstance(m, nn.BatchNorm2d) for m in net.modules()) and all(m.bias is not None for m in net.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d)))
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in net.modules())
+    assert all(m.bias is not None for m in net.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d)))
     with pytest.raises(ValueError, match="batch, instance, got None"): UNet(32, norm=None)
 
 class RefResBlock(nn.Module):
     def __init__(self, dim):
         super().__init__()
-        pad = lambda: nn.ReflectionPad2d(1)
-        self.conv_block = nn.Sequential(pad(), nn.Conv2d(dim, dim, 3), nn.InstanceNorm2d(dim), nn.ReLU(True), pad(), nn.Conv2d(dim, dim, 3), nn.InstanceNorm2d(dim))
+        conv = lambda: [nn.ReflectionPad2d(1), nn.Conv2d(dim, dim, 3), nn.InstanceNorm2d(dim)]
+        self.conv_block = nn.Sequential(*conv(), nn.ReLU(True), *conv())
     def forward(self, x): return x + self.conv_block(x)
 
 def ref_resnet(n_in, n_out, ngf=64, n_blocks=9):
@@ -176,13 +182,16 @@ def ref_resnet(n_in, n_out, ngf=64, n_blocks=9):
     layers = [nn.ReflectionPad2d(3), nn.Conv2d(n_in, ngf, 7), nn.InstanceNorm2d(ngf), nn.ReLU(True)]
     for m in (1, 2): layers += [nn.Conv2d(m*ngf, 2*m*ngf, 3, 2, 1), nn.InstanceNorm2d(2*m*ngf), nn.ReLU(True)]
     layers += [RefResBlock(4*ngf) for _ in range(n_blocks)]
-    for m in (4, 2): layers += [nn.ConvTranspose2d(m*ngf, m*ngf//2, 3, 2, 1, output_padding=1), nn.InstanceNorm2d(m*ngf//2), nn.ReLU(True)]
+    for m in (4, 2):
+        nf = m*ngf//2
+        layers += [nn.ConvTranspose2d(2*nf, nf, 3, 2, 1, output_padding=1), nn.InstanceNorm2d(nf), nn.ReLU(True)]
     return nn.Sequential(*layers, nn.ReflectionPad2d(3), nn.Conv2d(ngf, n_out, 7), nn.Tanh())
 
 def test_resnet_as_published():
     with torch.device('meta'): ours,ref = ResNetGenerator(3, 3),ref_resnet(3, 3)
     count = lambda m: sum(p.numel() for p in m.parameters())
-    assert count(ours) == count(ref) == 11_378_179 and [p.shape for p in ours.parameters()] == [p.shape for p in ref.parameters()]
+    assert count(ours) == count(ref) == 11_378_179
+    assert [p.shape for p in ours.parameters()] == [p.shape for p in ref.parameters()]
     torch.manual_seed(0)
     ours,ref = ResNetGenerator(3, 1, ngf=4).double(),ref_resnet(3, 1, ngf=4).double()
     ref.load_state_dict(dict(zip(ref.state_dict(), ours.state_dict().values())))
@@ -209,4 +218,5 @@ def test_resnet_init_copies_compiles_exports():
 
 @pytest.mark.parametrize('shape', [(1, 1, 33, 32), (1, 1, 4, 32), (1, 2, 32, 32)])
 def test_resnet_bad_pictures(shape):
-    with pytest.raises(ValueError, match=r'takes \(B, 1, H, W\) with H and W multiples of 4, from 8 up'): ResNetGenerator(ngf=1)(torch.zeros(shape))
+    with pytest.raises(ValueError, match=r'takes \(B, 1, H, W\) with H and W multiples of 4, from 8 up'):
+        ResNetGenerator(ngf=1)(torch.zeros(shape))
