@@ -14,12 +14,14 @@ from functools import cache
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from .base.files import error_line, writing
 from .base.photos import SAVES, open_photo, save_photo
 from .use.colorizer import Colorizer
+if TYPE_CHECKING: import gradio as gr
 
 # %% ../nbs/app.ipynb #cbfaad81
 def preview(
@@ -134,7 +136,7 @@ def _colour(ui, files, saturation, size):
 # %% ../nbs/app.ipynb #dfce966a
 def page(
     colorizer:Colorizer, # that paints
-): # a Gradio `Blocks`
+) -> 'gr.Blocks':
     "The page: drop photos, compare, download"
     import gradio as gr
     _keep_files()
@@ -156,7 +158,7 @@ def launch(
     port:int|None=None, # default: the first free one from 7860
     max_mb:int=50, # larger files are refused
     **kwargs, # of Gradio's `Blocks.launch`
-): # a Gradio `Blocks`, which runs until it is closed: `close`, or `block_thread` and Ctrl-C
+) -> 'gr.Blocks': # it runs until it is closed: `close`, or `block_thread` and Ctrl-C
     """Serve a page that colours photos in the browser, and return.
 
     The page runs until the process ends: `launch().block_thread()` waits for Ctrl-C. Files larger than `max_mb` MB

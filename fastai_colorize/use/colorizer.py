@@ -186,7 +186,7 @@ def colorize(self:Colorizer,
 # %% ../../nbs/use/colorizer.ipynb #6ca9b527
 @patch
 def stream(self:Colorizer,
-    photos:Iterable[PhotoLike], # paths, PIL images, arrays or `Photo`s
+    photos:Iterable, # paths, PIL images, arrays or `Photo`s
     bs:int=8, # photos that go through the network together, and are held in memory
     saturation:float=1., # factor on the colour
     render_size:int|None=None, # default: that of the colorizer
@@ -217,10 +217,10 @@ def colours_of(self:Colorizer, smalls):
         except (RuntimeError, ValueError) as e: colours.update(dict.fromkeys(idxs, e))
     return colours
 
-# %% ../../nbs/use/colorizer.ipynb #d0339098
+# %% ../../nbs/use/colorizer.ipynb #38afd6d5
 @patch
 def colorize_batch(self:Colorizer,
-    photos:Iterable[PhotoLike], # paths, PIL images, arrays or `Photo`s
+    photos:Iterable, # paths, PIL images, arrays or `Photo`s
     bs:int=8, # photos that go through the network together, and are held in memory
     saturation:float=1., # factor on the colour
     render_size:int|None=None, # default: that of the colorizer

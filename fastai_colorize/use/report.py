@@ -7,7 +7,7 @@ Docs: https://fastai-colorize.github.io/fastai_colorize/use/report.html.md"""
 # %% auto #0
 __all__ = ['HEADS', 'Evaluation', 'in_table', 'markdown_table', 'grey_pictures', 'as_tensor']
 
-# %% ../../nbs/use/report.ipynb #a737c233
+# %% ../../nbs/use/report.ipynb #d987f297
 import math, re
 from collections.abc import Mapping
 from itertools import chain, count
@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np, pandas as pd, torch
 from fastcore.basics import patch, store_attr
 from matplotlib.figure import Figure
+from PIL import Image
 
 from ..base.color import merge_lab, split_lab, to_uint8
 from ..base.files import write_text, writing
@@ -155,7 +156,7 @@ def _points(ax, t, measure, spread, points, **kwargs):
         word = '' if at is None else f'×{at:g}' if isinstance(at, float) else at
         ax.annotate(word, xy, (4, 4), textcoords='offset points', fontsize=7)
 
-# %% ../../nbs/use/report.ipynb #210da04c
+# %% ../../nbs/use/report.ipynb #7b8ede70
 def grey_pictures(
     true:torch.Tensor, # RGB `(…,3,H,W)`, uint8
 ) -> torch.Tensor: # uint8, of the same shape
@@ -164,8 +165,8 @@ def grey_pictures(
     return to_uint8(merge_lab(l, torch.zeros_like(ab)).mean(-3, keepdim=True)).expand_as(true)
 
 def as_tensor(
-    picture, # a PIL image, a tensor `(3,H,W)`, or an exception
-): # a tensor `(3,H,W)`, uint8; an exception as it is
+    picture:Image.Image|torch.Tensor|Exception, # a tensor is `(3,H,W)`, uint8
+) -> torch.Tensor|Exception: # a tensor `(3,H,W)`, uint8; an exception as it is
     "What a colorizer gives, as it is measured"
     return picture if isinstance(picture, (torch.Tensor, Exception)) else to_tensor(picture)
 
