@@ -2,7 +2,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .use.colorizer import Colorizer
+    from fastai_colorize.use.colorizer import Colorizer
     __version__: str
 
 __all__ = ['Colorizer', '__version__']
@@ -13,7 +13,8 @@ def __getattr__(name: str):
         from importlib.metadata import version
         return version('fastai_colorize')
     if name == 'Colorizer':
-        from .use.folders import Colorizer              # with `colorize_files`, which comes by `@patch`
+        import fastai_colorize.use.folders                 # adds `colorize_files`
+        from fastai_colorize.use.colorizer import Colorizer
         return Colorizer
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
