@@ -45,10 +45,10 @@ def _sync_folder(path):
         try: os.fsync(fd)
         finally: os.close(fd)
 
-# %% ../../nbs/base/files.ipynb #4c59b107
+# %% ../../nbs/base/files.ipynb #387748f5
 def write_bytes(
     path:str|Path, # final name
-    data:bytes, # or anything like it
+    data:bytes|memoryview, # what the file will hold
 ) -> Path: # the file
     "Write `data`, whole or not at all"
     with writing(path) as part, open(part, 'xb') as f: f.write(data)
