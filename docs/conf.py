@@ -78,7 +78,9 @@ def call(name, o):
     "How `o` is called, in one line"
     simple = lambda v: repr(v) if isinstance(v, (bool, int, float, str, tuple, type(None))) else '...'
     star = {inspect.Parameter.VAR_POSITIONAL: '*', inspect.Parameter.VAR_KEYWORD: '**'}
-    args = [star.get(p.kind, '') + p.name + (f'={simple(p.default)}' if p.default is not p.empty else '') for p in inspect.signature(o).parameters.values()]
+    try: parameters = inspect.signature(o).parameters.values()
+    except ValueError: return name                                      # a subclass of `str`, for example
+    args = [star.get(p.kind, '') + p.name + (f'={simple(p.default)}' if p.default is not p.empty else '') for p in parameters]
     return f"{name}({', '.join(a for a in args if a != 'self')})"
 
 def entry(name, tree, src, module):
@@ -88,7 +90,8 @@ def entry(name, tree, src, module):
     o = eval(name, vars(modules[module]))
     if isinstance(o, property): return f'{head}\n\n{inspect.getdoc(o)}'
     line = inspect.getsourcelines(inspect.unwrap(getattr(o, '__func__', o)))[1]
-    table = DocmentTbl(o)._repr_markdown_()
+    try: table = DocmentTbl(o)._repr_markdown_()
+    except ValueError: table = ''
     for pat,new in ((r'\| NoneType \|', '|  |'), (r'\| functools\.partial\(.*?\) \|', '| … |'), (r'\n\| \w+ (\|  )+\|$', '')): table = re.sub(pat, new, table, flags=re.M)
     source = f'[source]({cfg.git_url}/blob/{cfg.branch}/{project}/{module.replace(".", "/")}.py#L{line})'
     return '\n\n'.join([head, f'```python\n{call(name, o)}\n```', f'{ast.get_docstring(tree) or ""} ({source})', table and f'{{.api}}\n{table}'])
