@@ -18,7 +18,7 @@ from pathlib import Path
 from PIL import Image
 from fastai_colorize import Colorizer, learner
 from fastai_colorize.base.photos import find_photos, open_photo
-from fastai_colorize.nets.weights import create_generator, load_generator
+from fastai_colorize.nets.weights import load_generator
 
 colorizer: Colorizer = Colorizer.from_pretrained()
 picture: Image.Image = colorizer.colorize('a.jpg', saturation=1.5, render_size=160)
@@ -54,7 +54,9 @@ def checked(tmp_path_factory):
                          cwd=folder, capture_output=True, text=True)
     return [o for o in res.stdout.splitlines() if ': error: ' in o] or [res.stderr][:res.returncode]
 
-def test_public_surface(checked): assert [o for o in checked if not o.startswith('use.py')] == []
+def test_public_surface(checked):
+    found = [o for o in checked if not o.startswith(('use.py', 'fastai_colorize/verbs'))]   # the command alone calls verbs, with what it has read
+    assert not found, '\n'.join(found)
 
 def test_scripts(checked):
     found = {int(o.split(':')[1]): o for o in checked if o.startswith('use.py')}
@@ -93,10 +95,11 @@ def make(cls: A): return cls()""")}
     assert '_hidden' not in text and '_own' not in text and 'go: Any' not in text
     assert stubs.needed(trees) == ['p.a']
 
-@pytest.mark.parametrize('module', [m for m in trees if not m.endswith('__init__')])
+@pytest.mark.parametrize('module', [m for m in trees if not m.endswith(('__init__', '.verbs'))])
 def test_public_functions_are_annotated(module):
     "Arguments and results of what `__all__` names (arguments that take just anything may stay bare)"
     public = next((ast.literal_eval(o.value) for o in trees[module].body if isinstance(o, ast.Assign) and getattr(o.targets[0], 'id', '') == '__all__'), [])
-    bare = [o.name for o in trees[module].body if isinstance(o, ast.FunctionDef) and o.name in public and o.returns is None
-            and not any(getattr(getattr(d, 'func', d), 'id', '') in ('patch', 'call_parse', 'verb') for d in o.decorator_list)]
+    functions = [o for o in trees[module].body if isinstance(o, ast.FunctionDef) and o.name in public and not o.decorator_list]
+    gives = lambda f: any(isinstance(o, ast.Return) and o.value is not None for o in ast.walk(f))
+    bare = [o.name for o in functions if o.returns is None and gives(o)]
     assert bare == [], 'what comes back?'

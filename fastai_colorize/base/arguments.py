@@ -22,7 +22,7 @@ def add_option(
     default=None, # what the help says of the default; by default what the source says
     least:float=None, # lower numbers are refused
     positional:bool=False, # no flag
-):
+) -> None:
     "One argument of a function as an argument of the command; where it is not typed, it is not passed on"
     kind = o.kind or str
     if default is None and not isinstance(o.default, (bool, tuple, type(None), type)): default = plain(o.default)
@@ -42,7 +42,7 @@ _WORDS = {int: 'N', float: 'X', str: 'NAME', Path: 'DIR'}
 # %% ../../nbs/base/arguments.ipynb #7c2e0a09
 def plain(
     v, # a default
-): # as a person would write it
+) -> object: # as a person would write it
     "`None` as 'none', 1e-05 as 1e-05 and 1.0 as 1"
     return 'none' if v is None else f'{v:g}' if isinstance(v, float) else v
 

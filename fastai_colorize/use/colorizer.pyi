@@ -1,0 +1,51 @@
+# Made from fastai_colorize/use/colorizer.py by `python .ci/stubs.py`: do not edit.
+from typing import Any
+import copy, math, os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from pathlib import Path
+from threading import Lock
+from typing import ClassVar
+import numpy as np, torch, torch.nn.functional as F
+from PIL import Image
+from fastcore.basics import chunked, patch
+from torch import nn
+from fastai_colorize.base.color import merge_lab, split_lab, to_uint8
+from fastai_colorize.base.photos import Photo, PhotoLike, open_photo
+from fastai_colorize.nets.weights import load_generator, packaged_weights
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+from fastcore.basics import listify, patch
+from fastai_colorize.base.files import error_line
+from fastai_colorize.base.photos import SAVES, PhotoError, find_photos, save_photo
+from fastai_colorize.base.pictures import contact_sheet, sample_photos
+import pandas as pd
+
+__all__ = ['best_device', 'Colorizer', 'render_shape', 'resize_rows']
+def best_device() -> torch.device: ...
+
+class Colorizer:
+    device: Any
+    dtype: Any
+    model: Any
+    render_size: int | None
+    multiple: Any
+    lock: Any
+    def __init__(self, model: nn.Module, render_size: int | None = None, device: str | torch.device | None = None) -> None: ...
+    @classmethod
+    def from_pretrained(cls, weights: str | os.PathLike = 'l1', render_size: int | None = None, device: str | torch.device | None = None) -> Colorizer: ...
+    @classmethod
+    def from_learner(cls, learn, render_size: int | None = None) -> Colorizer: ...
+    def prepare(self, photo, render_size): ...
+    def predict_ab(self, smalls): ...
+    def paint(self, photo, ab, saturation): ...
+    def colorize(self, photo: PhotoLike, saturation: float = 1.0, render_size: int | None = None) -> Image.Image: ...
+    def stream(self, photos: Iterable, bs: int = 8, saturation: float = 1.0, render_size: int | None = None, workers: int | None = None) -> Iterator: ...
+    def colours_of(self, smalls): ...
+    def colorize_batch(self, photos: Iterable, bs: int = 8, saturation: float = 1.0, render_size: int | None = None, workers: int | None = None) -> Iterator: ...
+    def colorize_files(self, paths: str | os.PathLike | Iterable[str | os.PathLike], out: str | os.PathLike, overwrite: bool = False, saturation: float = 1.0, render_size: int | None = None, bs: int = 4) -> 'pd.DataFrame': ...
+def check_settings(saturation, render_size): ...
+def render_shape(h: int, w: int, size: int, multiple: int = 32) -> tuple[int, int]: ...
+def resize_rows(x: torch.Tensor, H: int, start: int, stop: int) -> torch.Tensor: ...
