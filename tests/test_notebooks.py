@@ -37,7 +37,7 @@ def running(request):
         out,_ = p.communicate()
         return p.returncode,out
     def run_alone(nb):
-        wait(small.values())
+        while not (stopped.is_set() or all(o.done() for o in small.values())): wait(small.values(), timeout=.5)   # for ever, for one that is cancelled
         return run(nb, CORES)
     asked = [o.callspec.params['nb'] for o in request.session.items if o.name.startswith('test_runs[')]
     with ThreadPoolExecutor(AT_ONCE) as pool, ThreadPoolExecutor(1) as alone:
