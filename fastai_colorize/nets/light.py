@@ -25,7 +25,7 @@ class LightUnet(nn.Module):
     def __init__(self,
         arch:str='resnet18', # the encoder: 'resnet18' or 'resnet34'
         head:int=4, # ab is predicted at 1/`head` of the size: 2, 4 or 8
-        dims:list|tuple=(256, 128, 96, 64), # channels of the decoder at 1/16, 1/8, 1/4, 1/2 of the size, as far as it goes
+        dims:list|tuple=(256, 128, 96, 64), # channels of the decoder at 1/16, 1/8, 1/4, 1/2 of the size
         n_convs:int=2, # convolutions of 3×3 a level
         n_in:int=1, # channels in: L
         n_out:int=2, # channels out: ab
