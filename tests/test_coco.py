@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np, pytest
 from PIL import Image
 from fastai_colorize.base import files
-from fastai_colorize.data import coco, downloads
+from fastai_colorize.data import answers, coco, downloads
 from fastai_colorize.data.coco import coco_annotations, coco_subset, pick_coco
 from fastai_colorize.data.downloads import DownloadError
 
@@ -29,11 +29,15 @@ class Site(BaseHTTPRequestHandler):
             self.send_response(302)
             self.send_header('Location', '/elsewhere/' + name)
             return self.end_headers()
+        if isinstance(do, str) and ':' in do:                            # a redirect to that address
+            self.send_response(302)
+            self.send_header('Location', do)
+            return self.end_headers()
         if do == 'drip header':
             while not srv.over.wait(0.05): self.wfile.write(b'H')
             return
         self.send_response(200)
-        if do != 'no length': self.send_header('Content-Length', str(len(body)))
+        if do != 'no length': self.send_header('Content-Length', str(10**15 if do == 'boast' else len(body)))
         self.end_headers()
         if do == 'drip':
             for b in body:
@@ -58,7 +62,7 @@ def jpeg(seed, size=(48,36)):
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setenv('no_proxy', '127.0.0.1')
-    monkeypatch.setattr(downloads, '_PAUSE', 0.01)
+    monkeypatch.setattr(answers, '_PAUSE', 0.01)
     srv = Server(('127.0.0.1', 0), Site)
     srv.files,srv.plan,srv.hits,srv.lock,srv.over = {},{},Counter(),threading.Lock(),threading.Event()
     srv.url = f'http://127.0.0.1:{srv.server_port}'
@@ -335,6 +339,76 @@ def test_folder_that_cannot_be_written(server, ann, tmp_path):
         with pytest.raises(OSError, match='Cannot write into the folder .* Permission denied'): coco_subset(ann, tmp_path/'locked')
     assert not server.hits
 
+# ---- bytes of strangers
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 48 36\n%%EndComments\n(x) print\nshowpage\n%%EOF\n"
+
+@pytest.mark.skipif(os.name == 'nt', reason='a script as a program')
+def test_no_ghostscript(server, ann, tmp_path, monkeypatch):
+    "A picture that is a program for Ghostscript, which Pillow would start; a `gs` that leaves a trace"
+    (tmp_path/'bin').mkdir()
+    gs = tmp_path/'bin'/'gs'
+    gs.write_text(f'#!/bin/sh\ntouch {tmp_path}/started\n')
+    gs.chmod(0o755)
+    monkeypatch.setenv('PATH', f'{tmp_path}/bin', prepend=os.pathsep)
+    from PIL import EpsImagePlugin
+    monkeypatch.setattr(EpsImagePlugin, 'gs_binary', None)               # look for it again
+    with pytest.raises(Exception): Image.open(io.BytesIO(EPS)).load()
+    assert (tmp_path/'started').exists()                                 # so the trap works
+    (tmp_path/'started').unlink()
+    server.plan[name(0)] = [EPS]
+    with pytest.raises(DownloadError, match="is not a picture, it begins with b'%!PS-Adob'"): coco_subset(ann, tmp_path/'out', retries=0)
+    assert not (tmp_path/'started').exists() and len(whole(tmp_path/'out', server)) == 11
+
+def test_image_open_has_one_address():
+    "`Image.open` tries every format there is; pictures of strangers are opened by `base.headers`, by its list"
+    root = Path(coco.__file__).parent.parent
+    assert [str(f) for f in root.rglob('*.py') if 'Image.open(' in f.read_text(encoding='utf-8')] == []
+
+@pytest.mark.parametrize('where', ['file:///etc/hostname', 'ftp://127.0.0.1/x.jpg', 'data:image/png;base64,AAAA'])
+def test_redirects_to_http_only(server, ann, zipped, tmp_path, where):
+    server.plan = {name(0): [where], 'ann.zip': [where]}
+    with pytest.raises(DownloadError, match='(not an http address|is not allowed)') as e: coco_subset(ann, tmp_path/'out')
+    assert where.partition(':')[0] in str(e.value) and '\n' not in str(e.value) and server.hits[name(0)] == 1
+    with pytest.raises(DownloadError, match='(not an http address|is not allowed)'): coco_annotations(tmp_path/'a', url=zipped)
+    assert not listing(tmp_path/'a')
+
+def test_no_other_address(server, tmp_path):
+    (tmp_path/'secret').write_text('x')
+    for o in (tmp_path/'secret').as_uri(), 'ftp://127.0.0.1/x', 'data:,x', '/etc/hostname', '':
+        with pytest.raises(DownloadError, match='is not an http address'): downloads.download_file(o, tmp_path/'got')
+    with pytest.raises(Exception, match='redirected from https'): answers._checked('http://a/b', 'https://a/b')
+    assert answers._checked('https://a/b', 'http://a/b') == 'https://a/b' and not (tmp_path/'got').exists()
+
+def test_redirects_end(server, ann, tmp_path):
+    server.plan[name(0)] = [server.url + '/' + name(0)]
+    with pytest.raises(DownloadError, match='redirect'): coco_subset(ann, tmp_path/'out')
+    assert server.hits[name(0)] < 12
+
+def test_a_length_beyond_bounds(server, ann, tmp_path):
+    "Refused by what is announced, before it comes; and what is announced may itself be a lie"
+    server.plan = {name(0): ['boast'], 'x.zip': ['boast']}
+    with pytest.raises(DownloadError, match='is larger than 79,360 bytes'): coco_subset(ann, tmp_path/'out', retries=0)
+    with pytest.raises(DownloadError, match='is larger than 1,073,741,824 bytes'): downloads.download_file(server.url + '/x.zip', tmp_path/'x.zip', retries=0)
+    images = json.loads(ann.read_text())['images']
+    for w in 0, -3, 10**7, 10**30:
+        images[0].update(width=w)
+        with pytest.raises(ValueError, match=f'image 100 has {w}×36 pixels'): coco_subset(annotate(ann, '', 1, images=images), tmp_path/'o')
+
+@pytest.mark.parametrize('what', ['drip header', 'drip'])
+def test_one_file_keeps_its_deadline(server, tmp_path, what):
+    server.plan['x.zip'],server.files['x.zip'] = [what],bytes(1000)
+    t = time.monotonic()
+    with pytest.raises(DownloadError, match='deadline'): downloads.download_file(server.url + '/x.zip', tmp_path/'x.zip', deadline=.6)
+    assert time.monotonic() - t < 3 and not listing(tmp_path)
+
+@pytest.mark.parametrize('bad', ['a\0b.jpg', 'ä'*130 + '.jpg', 'a\nb.jpg', 'a\ud800b.jpg'], ids=['NUL', 'long', 'newline', 'surrogate'])
+def test_one_bad_name_stops_nothing(server, ann, tmp_path, bad):
+    images = json.loads(ann.read_text())['images']
+    images[0]['file_name'] = bad
+    with pytest.raises(DownloadError, match='^1 of 12 .* has a name that no file can have') as e: coco_subset(annotate(ann, '', 12, images=images), tmp_path/'out')
+    assert len(whole(tmp_path/'out', server)) == 11 and len(e.value.paths) == 11
+
 # ---- the annotation zip
 
 @pytest.fixture
@@ -360,7 +434,7 @@ def test_annotations(server, zipped, tmp_path):
     assert coco_annotations(out, url=zipped) == p and server.hits == {'ann.zip': 1}
 
 def test_annotations_in_pieces(server, zipped, tmp_path, monkeypatch):
-    monkeypatch.setattr(downloads, '_PIECE', 1000)
+    for o in (answers, downloads): monkeypatch.setattr(o, 'PIECE', 1000)
     coco_annotations(tmp_path, url=zipped)
     assert (tmp_path/'ann.zip').read_bytes() == server.files['ann.zip']
     server.plan['ann.zip'] = ['no length']
@@ -417,4 +491,30 @@ def test_annotations_full_disk(server, zipped, tmp_path, monkeypatch):
     def full(*args): raise OSError(errno.ENOSPC, 'No space left on device')
     monkeypatch.setattr(coco.shutil, 'copyfileobj', full)
     with pytest.raises(OSError, match=r'instances_val2017\.json cannot be written: No space left'): coco_annotations(tmp_path, url=zipped)
+    assert listing(tmp_path) == ['ann.zip']
+
+def test_annotations_of_another_hash(server, zipped, tmp_path, monkeypatch):
+    data = server.files['ann.zip']
+    monkeypatch.setitem(coco._SHA256, 'ann.zip', hashlib.sha256(data).hexdigest())
+    assert coco_annotations(tmp_path/'good', url=zipped).is_file()
+    server.files['ann.zip'] = data + b'.'
+    with pytest.raises(DownloadError, match='has the SHA-256 [0-9a-f]{64} instead of '): coco_annotations(tmp_path/'bad', url=zipped, retries=1)
+    assert not listing(tmp_path/'bad') and server.hits['ann.zip'] == 3
+
+def test_zip_bomb(server, zipped, tmp_path):
+    with io.BytesIO() as f:
+        with zipfile.ZipFile(f, 'w', zipfile.ZIP_DEFLATED) as z: z.writestr('a/instances_val2017.json', bytes(50_000_000))
+        server.files['ann.zip'] = f.getvalue()
+    assert len(server.files['ann.zip']) < 60_000
+    with pytest.raises(ValueError, match=r'ann\.zip holds [\d,]+ bytes that would unpack to 50,000,000'): coco_annotations(tmp_path, url=zipped)
+    assert listing(tmp_path) == ['ann.zip']
+
+def test_zip_that_lies_about_its_size(server, zipped, tmp_path):
+    "The directory says 1,000 bytes: never more than these come out, and then it is damaged"
+    with io.BytesIO() as f:
+        with zipfile.ZipFile(f, 'w', zipfile.ZIP_DEFLATED) as z:
+            z.writestr('instances_val2017.json', bytes(50_000_000))
+            z.infolist()[0].file_size = 1000
+        server.files['ann.zip'] = f.getvalue()
+    with pytest.raises(ValueError, match=r'ann\.zip is damaged'): coco_annotations(tmp_path, url=zipped)
     assert listing(tmp_path) == ['ann.zip']

@@ -8,7 +8,7 @@ Docs: https://fastai-colorize.github.io/fastai_colorize/data/coco.html.md"""
 __all__ = ['coco_subset', 'pick_coco', 'coco_annotations', 'DownloadError']
 
 # %% ../../nbs/data/coco.ipynb #0a59e940
-import difflib, io, shutil, zipfile, zlib
+import difflib, io, lzma, shutil, zipfile, zlib
 from contextlib import redirect_stdout
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
@@ -18,6 +18,7 @@ from fastcore.foundation import L
 from pycocotools.coco import COCO
 
 from ..base.files import writing
+from ..base.headers import MAX_PIXELS
 from .downloads import DownloadError, RemotePhoto, download_file, download_photos, writable_folder
 
 _all_ = ['DownloadError']
@@ -58,8 +59,10 @@ def _load_coco(
         for i,o in coco.imgs.items():
             bad = [k for k,t in _NEEDED.items() if not isinstance(o.get(k), t)]
             if bad: raise ValueError(f"image {i} has no valid {', '.join(bad)}")
+            w,h = o['width'],o['height']
+            if min(w, h) < 1 or w*h > MAX_PIXELS: raise ValueError(f"image {i} has {w}×{h} pixels")
         if not coco.imgs: raise ValueError('it has no "images"')
-    except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as e:
+    except (ValueError, KeyError, TypeError, AttributeError, AssertionError, RecursionError) as e:
         raise ValueError(f"{path} is not a COCO annotation file: {e if str(e) else 'unknown form'}.") from e
     return coco,cats
 
@@ -119,18 +122,29 @@ def coco_annotations(
     if (dest/name).is_file(): return dest/name
     zpath = dest/(PurePosixPath(urlsplit(url).path).name or 'annotations.zip')
     flaw = lambda o: '' if zipfile.is_zipfile(o) else 'is not a zip file'
-    download_file(url, zpath, flaw, timeout, deadline, retries)
+    download_file(url, zpath, flaw, timeout, deadline, retries, sha256=_SHA256.get(zpath.name))
     return _unpack(zpath, dest/name)
+
+# %% ../../nbs/data/coco.ipynb #c93e17f4
+_SHA256 = {'annotations_trainval2017.zip': '113a836d90195ee1f884e704da6304dfaaecff1f023f49b6ca93c4aaae470268'}
+_MOST,_RATIO = 2**31,100   # bytes of a member; times its packed size: COCO's are 0.47 GB, and 5 times
+
+def _check_member(o, zpath):
+    "A zip bomb is refused; more than it announces is never unpacked"
+    if o.file_size > min(_MOST, _RATIO*max(o.compress_size, 2**16)):
+        raise ValueError(f"{zpath} holds {o.compress_size:,} bytes that would unpack to {o.file_size:,}: "
+                         "these are no annotations, and it is not unpacked.")
 
 def _unpack(zpath, path):
     "The file of a zip that has the name of `path`"
     try:
         with zipfile.ZipFile(zpath) as z:
-            members = {PurePosixPath(o).name: o for o in z.namelist()}
+            members = {PurePosixPath(o.filename).name: o for o in z.infolist()}
             if path.name not in members:
                 raise ValueError(f"{zpath} has no {path.name}, only {', '.join(sorted(members))}.")
+            _check_member(members[path.name], zpath)
             with writing(path) as part, z.open(members[path.name]) as src, open(part, 'wb') as f:
                 shutil.copyfileobj(src, f, 2**20)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as e:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError) as e:   # encrypted: RuntimeError
         raise ValueError(f"{zpath} is damaged ({e}). Delete it and run again.") from e
     return path

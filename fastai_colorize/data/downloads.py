@@ -8,25 +8,21 @@ Docs: https://fastai-colorize.github.io/fastai_colorize/data/downloads.html.md""
 __all__ = ['RemotePhoto', 'DownloadError', 'download_photos', 'writable_folder', 'download_file']
 
 # %% ../../nbs/data/downloads.ipynb #7469f06c
-import io, tempfile
-from collections.abc import Callable, Iterable, Iterator
+import hashlib, io, os, tempfile
+from collections.abc import Callable, Iterable
 from functools import partial
-from http.client import HTTPException
-from itertools import islice
 from math import ceil
 from pathlib import Path
-from queue import Empty, Queue
-from threading import Event, Thread
+from threading import Event
 from time import monotonic
 from typing import NamedTuple
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
 from fastcore.foundation import L
 from fastprogress import progress_bar
-from PIL import Image, UnidentifiedImageError
 
 from ..base.files import write_bytes, writing
+from ..base.headers import PhotoError, decode, is_photo, open_header
+from .answers import PIECE, Failed, answer, parallel, tries
 
 # %% ../../nbs/data/downloads.ipynb #b0fe73bb
 class RemotePhoto(NamedTuple):
@@ -60,8 +56,8 @@ def download_photos(
     paths,failed,row = L(),{},0
     fetch = partial(_fetch, dest=dest, timeout=timeout, deadline=deadline, retries=retries, stop=stop)
     try:
-        for photo,res in progress_bar(_parallel(fetch, photos, workers, deadline), total=len(photos), leave=False):
-            if isinstance(res, _Failed):
+        for photo,res in progress_bar(parallel(fetch, photos, workers, deadline), total=len(photos), leave=False):
+            if isinstance(res, Failed):
                 failed[photo.name],row = str(res),row + res.again
                 if row == _GIVE_UP: break
                 continue
@@ -73,77 +69,26 @@ def download_photos(
     return paths.sorted()
 
 # %% ../../nbs/data/downloads.ipynb #5702909b
-_PIECE = 2**20   # bytes a piece
-_PAUSE = 0.5     # seconds before the second try
 _GIVE_UP = 30    # failures in a row that mean the server is gone
-
-class _Failed(Exception):
-    "Why a file could not be had, and whether it may be tried `again`"
-    def __init__(self, why, again=True):
-        super().__init__(why)
-        self.again = again
-
-# %% ../../nbs/data/downloads.ipynb #900c2987
-def _body(
-    url:str,
-    timeout:float, # seconds of silence
-    end:float, # the deadline, on the clock of `monotonic`
-    stop:Event, # set when nobody waits any more
-    most:float, # bytes
-):
-    "The length that the server promises or None, then the answer in pieces of `_PIECE` bytes"
-    request,wait = Request(url, headers={'User-Agent': 'fastai_colorize'}),max(0.01, min(timeout, end - monotonic()))
-    try:
-        with urlopen(request, timeout=wait) as r: yield from _pieces(r, end, stop, most)
-    except HTTPError as e:
-        e.close()
-        raise _Failed(f'HTTP {e.code} {e.reason}', e.code >= 500 or e.code in (408, 429)) from e
-    except (OSError, HTTPException, ValueError) as e:
-        why = getattr(e, 'reason', e)
-        silent = isinstance(why, TimeoutError)
-        raise _Failed(f'server silent for {timeout:g} s' if silent else str(why) or type(why).__name__) from e
-
-def _pieces(r, end, stop, most):
-    "What `_body` gives, of the open answer `r`"
-    got,buf,length = 0,bytearray(),r.length
-    yield length
-    while data := r.read1(min(2**16, _PIECE - len(buf))):
-        got += len(data)
-        buf += data
-        if stop.is_set() or monotonic() > end: raise _Failed('was not finished by the deadline')
-        if got > most: raise _Failed(f'is larger than {most:,} bytes')
-        if len(buf) == _PIECE:
-            yield bytes(buf)
-            buf.clear()
-    if length is not None and got < length: raise _Failed('ends before its Content-Length')
-    if buf: yield bytes(buf)
-
-# %% ../../nbs/data/downloads.ipynb #2600ecf5
-def _tries(
-    get, # called without arguments until it does not raise `_Failed`
-    retries:int, # after the first try
-    end:float, # no try begins after this time
-    stop:Event, # nor after this
-):
-    "The result of `get`, with pauses of 0.5, 1, 2… seconds between the tries"
-    if retries < 0: raise ValueError(f"retries must not be negative, got {retries}.")
-    for k in range(retries + 1):
-        pause = _PAUSE*2**k
-        try: return get()
-        except _Failed as e:
-            if not e.again or k == retries or monotonic() + pause > end or stop.wait(pause): raise
+_MOST = 2**27    # bytes of a photograph, whatever size is announced
 
 # %% ../../nbs/data/downloads.ipynb #048339b9
 def _flaw(data:bytes, photo:RemotePhoto) -> str:
     "What is wrong with the bytes of a picture, or nothing"
+    if not is_photo(io.BytesIO(data)): return f'is not a picture, it begins with {data[:9]!r}'
     try:
-        with Image.open(io.BytesIO(data)) as im:
+        with open_header(io.BytesIO(data), photo.name) as im:
             if im.size != photo.size:
                 return 'has {}×{} pixels where the annotation says {}×{}'.format(*im.size, *photo.size)
-            im.load()
-    except UnidentifiedImageError: return f'is not a picture, it begins with {data[:9]!r}'
-    except Exception as e: return f'is a broken picture ({e})' # decoders raise all kinds of things on damaged bytes
+            decode(im, photo.name)
+    except PhotoError as e: return f'is a broken picture ({e.reason.rstrip(".")})'
     return ''
+
+def _check_name(name):
+    "No file can have a name of more than 255 bytes, or with a NUL"
+    try: good = len(os.fsencode(name)) < 256 and name.isprintable()
+    except UnicodeError: good = False
+    if not good: raise Failed('has a name that no file can have', again=False)
 
 def _fetch(
     photo:RemotePhoto,
@@ -154,15 +99,16 @@ def _fetch(
     stop:Event,
 ) -> bytes: # None when the picture is whole in `dest` already
     "The verified bytes of a picture"
+    _check_name(photo.name)
     end = monotonic() + deadline
     path,(w,h) = dest/photo.name,photo.size
     if path.is_file() and not _flaw(path.read_bytes(), photo): return None
     def get():
-        _,*pieces = _body(photo.url, timeout, end, stop, 8*w*h + 2**16)
+        _,*pieces = answer(photo.url, timeout, end, stop, min(8*w*h + 2**16, _MOST))
         data = b''.join(pieces)
-        if why := _flaw(data, photo): raise _Failed(why)
+        if why := _flaw(data, photo): raise Failed(why)
         return data
-    return _tries(get, retries, end, stop)
+    return tries(get, retries, end, stop)
 
 # %% ../../nbs/data/downloads.ipynb #dfdadad8
 def _keep(data, path):
@@ -170,28 +116,6 @@ def _keep(data, path):
     try: write_bytes(path, data)
     except OSError as e: raise OSError(f"{e} Finished files stay; run again to go on.") from e
     return 0
-
-# %% ../../nbs/data/downloads.ipynb #ef5b8394
-def _parallel(
-    fn, # called with one job
-    jobs, # hashable
-    workers:int, # at a time
-    deadline:float, # seconds for one job
-):
-    "Yield `(job, result or exception)` as the jobs end"
-    done,running,jobs = Queue(),{},iter(jobs)
-    def run(job):
-        try: res = fn(job)
-        except Exception as e: res = e
-        done.put((job, res))
-    while True:
-        for job in islice(jobs, workers - len(running)):
-            running[job] = monotonic() + deadline
-            Thread(target=run, args=(job,), daemon=True).start()
-        if not running: return
-        try: job,res = done.get(timeout=max(0, min(running.values()) - monotonic()))
-        except Empty: job,res = min(running, key=running.get),_Failed('was not finished by the deadline')
-        if running.pop(job, None): yield job,res # else it was given up before
 
 # %% ../../nbs/data/downloads.ipynb #140d11f0
 def _reasons(failed:dict) -> str:
@@ -229,21 +153,27 @@ def download_file(
     timeout:float=10, # seconds without a byte until the connection counts as stalled
     deadline:float=3600, # seconds, retries included
     retries:int=3, # after the first try
+    most:int=2**30, # bytes that it may have
+    sha256:str|None=None, # of the file, in hexadecimal, where it is known
 ) -> Path: # `path`
     "Download a file that is not there; `DownloadError` if it could not be had"
     path,end,stop = Path(path),monotonic() + deadline,Event()
     if path.is_file(): return path
     def get():
         with writing(path) as part:
-            _receive(_body(url, timeout, end, stop, float('inf')), part)
-            if why := flaw(part) if flaw else '': raise _Failed(why)
-    try: _tries(get, retries, end, stop)
-    except _Failed as e: raise DownloadError(f"{url} could not be downloaded: {e}.", L(), {path.name: str(e)}) from e
+            digest = _receive(answer(url, timeout, end, stop, most), part)
+            if why := flaw(part) if flaw else '': raise Failed(why)
+            if sha256 not in (None, digest): raise Failed(f'has the SHA-256 {digest} instead of {sha256}')
+    try: tries(get, retries, end, stop)
+    except Failed as e: raise DownloadError(f"{url} could not be downloaded: {e}.", L(), {path.name: str(e)}) from e
     return path
 
 def _receive(body, path):
-    "Write an answer as it comes, with a progress bar if its length is known"
-    length = next(body)
-    pieces = progress_bar(body, total=ceil(length/_PIECE), leave=False) if length else body
+    "Write an answer as it comes, with a progress bar if its length is known; the SHA-256 of it"
+    length,digest = next(body),hashlib.sha256()
+    pieces = progress_bar(body, total=ceil(length/PIECE), leave=False) if length else body
     with open(path, 'wb') as f:
-        for o in pieces: f.write(o)
+        for o in pieces:
+            digest.update(o)
+            f.write(o)
+    return digest.hexdigest()

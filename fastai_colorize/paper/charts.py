@@ -15,7 +15,7 @@ from fastcore.basics import patch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ..base.photos import save_photo
+from ..base.photos import PhotoError, open_photo, save_photo
 from ..base.pictures import sheet, to_pil, to_tensor
 from .results import Results, collect
 from .rows import compared, paper
@@ -115,8 +115,8 @@ def read_strip(
 ) -> tuple: # two lists of pictures
     "The pictures and their originals; a `ValueError` if the file is missing or broken"
     path = Path(path)
-    try: strip = Image.open(path).convert('RGB')
-    except OSError as e:
+    try: strip = open_photo(path).to_pil().convert('RGB')
+    except PhotoError as e:
         raise ValueError(f"{path} is missing or cannot be read: delete {path.parent}, and run its row again.") from e
     cut = lambda y: [strip.crop((x, y, x + TILE, y + TILE)) for x in range(0, strip.width, TILE)]
     return cut(0),cut(TILE)
