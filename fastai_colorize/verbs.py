@@ -49,6 +49,7 @@ def colorize(
     saturation:float=1., # 0 is grey, 1 is what the network says, more is bolder
     render_size:int=None, # the network sees about N×N pixels, in the photo's own shape (default: noted in the weights)
     overwrite:bool=False, # colour again what is there already
+    exclude:list[str]=(), # patterns of names that are left out, such as '*_small.*'
 ) -> int: # exit status: 1 if a photo failed
     """Colour photographs and folders of photographs.
 
@@ -57,11 +58,12 @@ def colorize(
       fastai_colorize colorize album/ scans/ --out coloured --saturation 1.2
       fastai_colorize colorize old.jpg --out coloured --weights runs/first/weights.safetensors
 
-    Results that are there already are skipped: a batch that was stopped goes on."""
+    Results that are there already are skipped: a batch that was stopped goes on.
+    In a folder, photos are known by what they hold; what is no photo is counted."""
     from fastai_colorize.use.colorizer import Colorizer
     from fastai_colorize.use import folders   # gives `Colorizer` the method
     colorizer = Colorizer.from_pretrained(weights)
-    report = colorizer.colorize_files(paths, out, overwrite=overwrite, saturation=saturation, render_size=render_size)
+    report = colorizer.colorize_files(paths, out, overwrite, saturation, render_size, exclude=exclude)
     return summary(report, out)
 
 # %% ../nbs/verbs.ipynb #6a1d0f03
@@ -74,6 +76,7 @@ def summary(
     there = len(report) - len(failed) - len(made)
     skipped = f'; {there} were there already' if there else ''
     print(f"Coloured {len(made)} of {len(report)} photos into {out}{skipped}.")
+    if others := report.attrs.get('skipped'): print(others)
     if not len(failed): return 0
     lines = [f'  {f}: {r}' for f,r in zip(failed.file, failed.reason)]
     print(f"fastai_colorize: {len(failed)} of {len(report)} photos failed:", *lines, sep='\n', file=sys.stderr)

@@ -10,14 +10,18 @@ __all__ = ['demo']
 # %% ../../nbs/use/folders.ipynb #f9ee647a
 import os
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image
 from fastcore.basics import listify, patch
 
-from ..base.files import error_line
-from ..base.photos import SAVES, PhotoError, find_photos, save_photo
+from ..base.files import error_line, remove_leftovers
+from ..base.folders import describe_skipped, expand_pattern, search_photos
+from ..base.headers import decode, is_photo, open_header
+from ..base.output import progress
+from ..base.photos import SAVES, PhotoError, save_photo
 from ..base.pictures import contact_sheet, sample_photos
 from .colorizer import Colorizer, check_settings
 if TYPE_CHECKING: import pandas as pd
@@ -26,39 +30,86 @@ if TYPE_CHECKING: import pandas as pd
 def _identity(path):
     "What tells whether two paths are one file, or None when there is none"
     try: st = os.stat(path)
-    except OSError: return None
+    except (OSError, ValueError): return None
     return st.st_dev,st.st_ino
 
-def _sources(path, out):
-    "`(file, its place below out)` for the photos at `path`; what lies in `out` inside of `path` is a result"
-    if not path.is_dir(): return [(f, out/f.name) for f in find_photos(path)]
-    here,there = path.resolve(),out.resolve()
-    inner = there if here in there.parents else None
-    return [(f, out/f.relative_to(path)) for f in find_photos(path) if inner not in f.resolve().parents]
+def _real(path): return Path(os.path.realpath(path))   # unlike `resolve`, this says nothing of links in a circle
+
+def _sources(path, out, exclude):
+    "`(file, its place below out)` for the photos at `path`, and what was skipped; what lies in `out` is a result"
+    photos,skipped = search_photos(path, exclude)
+    if not os.path.isdir(path): return [(f, out/f.name) for f in photos],skipped
+    there = _real(out)
+    inner = there if _real(path) in there.parents else None
+    return [(f, out/f.relative_to(path)) for f in photos if inner not in _real(f).parents],skipped
+
+def _search(paths, out, exclude):
+    "All sources with their places, what was skipped, and rows for what cannot be searched"
+    found,skipped,rows,todo = [],{},[],listify(paths)
+    while todo:
+        p = todo.pop(0)
+        try:
+            if (parts := expand_pattern(p)) != [Path(p)]:
+                todo[:0] = parts
+                continue
+            files,rest = _sources(Path(p), out, exclude)
+        except PhotoError as e: rows.append((Path(p), None, e.reason))
+        else: found,skipped = found + files,{**skipped, **rest}
+    return found,skipped,rows
 
 # %% ../../nbs/use/folders.ipynb #8de8b729
 _TAKEN = 'its result {} is already that of {}; colour it into another folder.'
 _SOURCE = 'its result would overwrite the source {}; choose another folder for the results.'
+_OTHERS = '{} is there already, and is no photo; move it away, or choose another folder for the results.'
+_THERE = 'exists already'
 
 def _plan(
     paths, # files and folders
     out:Path, # folder of the results
     overwrite:bool, # make existing results again
+    exclude=(), # patterns that are left out
 ):
-    "A list of `(file, result, reason)`: to be made where the reason is None"
-    plan,found,claimed = [],[],{}
-    for p in map(Path, listify(paths)):
-        try: found += _sources(p, out)
-        except PhotoError as e: plan.append((p, None, e.reason))
-    sources = {_identity(f) for f,_ in found} - {None}
+    "A list of `(file, result, reason)`, to be made where the reason is None; and what was skipped"
+    found,skipped,plan = _search(paths, out, exclude)
+    claimed,sources = {},{_identity(f) for f,_ in found} - {None}
     for f,dst in found:
         if dst.suffix.lower() not in SAVES: dst = dst.with_name(f'{dst.name}.png')
-        if claimed.get(dst) == f.resolve(): continue
+        true = _real(f)
+        if claimed.get(dst) == true: continue
         if dst in claimed: plan.append((f, None, _TAKEN.format(dst, claimed[dst])))
         elif _identity(dst) in sources: plan.append((f, None, _SOURCE.format(dst)))
-        else: plan.append((f, dst, 'exists already' if dst.exists() and not overwrite else None))
-        claimed.setdefault(dst, f.resolve())
-    return plan
+        else: plan.append((f, dst, None))
+        claimed.setdefault(dst, true)
+    return (plan if overwrite else _look(plan)),skipped
+
+# %% ../../nbs/use/folders.ipynb #82bde141
+def _look(plan):
+    "The plan, with a reason where the result is there"
+    with ThreadPoolExecutor() as ex: return list(ex.map(_look_at, plan))
+
+def _look_at(row):
+    "`(file, result, reason)` by what lies at the result's place"
+    f,dst,reason = row
+    if reason is not None: return row
+    try: new,old = os.stat(f),os.stat(dst)
+    except (OSError, ValueError): return row   # nothing there; what is wrong with the source will be said
+    if not old.st_size: return row
+    if _is_whole(dst): return row if new.st_mtime_ns > old.st_mtime_ns else (f, dst, _THERE)
+    return row if is_photo(dst) or _is_void(dst) else (f, None, _OTHERS.format(dst))
+
+def _is_whole(path):
+    "Whether a photo can be decoded to its end"
+    try:
+        with open_header(path) as im:
+            im.draft('RGB', (256,256))
+            decode(im, path)
+        return True
+    except PhotoError: return False
+
+def _is_void(path):
+    "Whether a file holds nothing but zeros, as some file systems leave it after a power cut"
+    if not os.path.isfile(path): return False
+    with open(path, 'rb') as f: return not any(f.read(4096))
 
 # %% ../../nbs/use/folders.ipynb #88d630d5
 @patch
@@ -69,28 +120,33 @@ def colorize_files(self:Colorizer,
     saturation:float=1., # factor on the colour
     render_size:int|None=None, # default: that of the colorizer
     bs:int=4, # photos that go through the network together, and are held in memory
+    exclude:str|Iterable[str]=(), # patterns of names, or of places below a folder, that are left out: `*_small.*`
 ) -> 'pd.DataFrame': # one row a file: `file`, `result` (None for a failure) and `reason` (empty for what was made)
-    """Colour files and folders into the folder `out`.
+    """Colour files, folders and patterns (`scans/*.jpg`) into the folder `out`.
 
     The tree below each folder is kept. Sources are never overwritten, and each result is written whole or not at
     all. Photos that cannot be coloured are named in the report with their reason, and the others go on. The report is
     a data frame with the columns `file`, `result` (None for a failure) and `reason` ('' for what was made now,
-    'exists already' for what was there). Raises a PhotoError where `out` cannot be a folder, and a ValueError for
-    settings that make no sense.
+    'exists already' for what was there, whole and not older than its source); its `attrs['skipped']` counts what is
+    no photo. Raises a PhotoError where `out` cannot be a folder, and a ValueError for settings that make no sense.
     """
     import pandas as pd
-    from fastprogress.fastprogress import progress_bar
     check_settings(saturation, render_size)
     out = Path(out)
     try: out.mkdir(parents=True, exist_ok=True)
-    except OSError as e: raise PhotoError(out, f'cannot be made the folder of the results: {e.strerror}.') from e
-    plan = _plan(paths, out, overwrite)
+    except (OSError, ValueError) as e:
+        why = getattr(e, 'strerror', None) or e
+        raise PhotoError(out, f'cannot be made the folder of the results: {why}.') from e
+    remove_leftovers(out)
+    plan,skipped = _plan(paths, out, overwrite, listify(exclude))
     todo = [i for i,(_,_,reason) in enumerate(plan) if reason is None]
     stream = self.stream((plan[i][0] for i in todo), bs, saturation, render_size)
-    for i,(photo,res) in zip(todo, progress_bar(stream, total=len(todo), leave=False)):
-        plan[i] = plan[i][0],*_keep(photo, res, plan[i][1])
-    return pd.DataFrame(plan, columns=['file', 'result', 'reason'], dtype=object)
+    for i,(photo,res) in zip(todo, progress(stream, len(todo))): plan[i] = plan[i][0],*_keep(photo, res, plan[i][1])
+    report = pd.DataFrame(plan, columns=['file', 'result', 'reason'], dtype=object)
+    report.attrs['skipped'] = describe_skipped(skipped)
+    return report
 
+# %% ../../nbs/use/folders.ipynb #e1caf870
 def _keep(photo, res, dst):
     "Save one result: the file and an empty reason, or None and the reason"
     if photo is None: return None,getattr(res, 'reason', error_line(res))
