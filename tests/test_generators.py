@@ -137,6 +137,84 @@ def test_odd_headers(tmp_path, change):
     save_file({'w': torch.zeros(2)}, tmp_path/'w.safetensors', head)
     with pytest.raises(ValueError, match='w.safetensors'): load_generator(tmp_path/'w.safetensors')
 
+# ---- weights of strangers
+
+def write(path, tensors, data=b'', **head):
+    "A safetensors file by hand: of each tensor (kind, shape, from, to)"
+    head = dict(dict(format='fastai_colorize 2', config='{}', metrics='{}', training='{}'), **head)
+    head = {'__metadata__': head, **{k: dict(dtype=d, shape=s, data_offsets=[a, b]) for k,(d,s,a,b) in tensors.items()}}
+    head = json.dumps(head, separators=(',', ':')).encode()
+    path.write_bytes(struct.pack('<Q', len(head)) + head + data)
+    return path
+
+LIMITED = """import resource, sys, time, torch
+from fastai_colorize.nets.weights import load_generator
+from fastai_colorize.nets.register import generators
+list(generators)
+used = int(open('/proc/self/statm').read().split()[0])*resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 300_000_000,)*2)
+for path in sys.argv[1:]:
+    t = time.monotonic()
+    try: load_generator(path)
+    except ValueError as e: print(e)
+    else: print('loaded', path)
+    assert time.monotonic() - t < 20, path
+"""
+
+@pytest.mark.skipif(not Path('/proc/self/statm').exists(), reason='a limit of memory as Linux has it')
+def test_a_few_bytes_take_no_memory(tmp_path):
+    "Networks of gigabytes in files of a few hundred bytes, read with 300 MB to spare: a sentence for each"
+    asked = ['{"generator":"unet","ngf":%s}' % o for o in (1024, 4096, 10**6, 10**4000, 1e300, 'NaN')]
+    asked += ['{"generator":"unet","size":%s}' % o for o in (2**12, 2**60, 2**5000)]
+    asked += ['{"generator":"resnet9","n_blocks":%s}' % o for o in (1000, 10**9)]
+    asked += ['{"generator":"light","dims":[4096,4096,4096]}', '{"generator":"light","n_convs":1000000}',
+              '{"generator":"light","dims":[%s]}' % ','.join('9'*10_000), '{"generator":"light","dims":%s}' % ('['*10**5)]
+    asked += ['{"generator":"wide_resnet101_2","n_out":4096}', '{"generator":"resnet18","n_in":1000000000000000}', '[]',
+              '{"generator":["unet"]}', '{"generator":"unet","evil":1}']
+    files = [write(tmp_path/f'{i}.safetensors', {}, config=o) for i,o in enumerate(asked)]
+    run = subprocess.run([sys.executable, '-W', 'ignore', '-c', LIMITED, *map(str, files)], capture_output=True, text=True)
+    said = run.stdout.splitlines()
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert len(said) == len(files) and 'loaded' not in run.stdout and all(f.name in o for f,o in zip(files, said)), said
+    assert 'do not fit the unet' in said[0] and 'numbers go up to 4,096' in said[2]
+
+@pytest.mark.parametrize('data,tensors', [
+    (b'', dict(w=('F32', [1000, 1000], 0, 4_000_000))), (bytes(8), dict(w=('F32', [1000], 0, 8))),
+    (bytes(8), dict(w=('F32', [2], 0, 8), v=('F32', [2], 4, 12))), (bytes(8), dict(w=('F32', [2], 8, 0))),
+    (bytes(8), dict(w=('F32', [2**62, 4], 0, 8))), (bytes(8), dict(w=('F32', [-2, -1], 0, 8))), (bytes(80), dict(w=('F32', [2], 0, 8)))],
+    ids='beyond shorter overlapping backwards overflow negative rest'.split())
+def test_tensors_that_do_not_fit_the_file(tmp_path, data, tensors):
+    with pytest.raises(ValueError, match='w.safetensors is no safetensors file'): load_generator(write(tmp_path/'w.safetensors', tensors, data))
+
+@pytest.mark.parametrize('change,says', [
+    (lambda o: o.pop('downs.0.0.weight'), 'downs.0.0.weight is missing'),
+    (lambda o: o.update(more=torch.zeros(2)), 'more is of another network'),
+    (lambda o: o.update({'downs.0.0.weight': torch.zeros(2, 1, 4, 5)}), r'the shape \(2, 1, 4, 5\) instead of \(2, 1, 4, 4\)'),
+    (lambda o: o.update({'downs.0.0.weight': torch.zeros(2, 1, 4, 4, dtype=torch.int8)}), 'of the kind I8'),
+    (lambda o: o.update({'downs.0.0.weight': torch.zeros(2, 1, 4, 4, dtype=torch.int64)}), 'of the kind I64'),
+    (lambda o: o.update({'downs.1.2.num_batches_tracked': torch.tensor(1.)}), 'of the kind F32'),
+    (lambda o: o.update({'downs.0.0.weight.scale': torch.ones(2)}), 'of the kind F32 with a scale')])
+def test_tensors_of_another_network(tmp_path, change, says):
+    net = create_generator('unet', size=32, ngf=2)
+    state = dict(net.state_dict())
+    change(state)
+    head = dict(format='fastai_colorize 2', config=json.dumps(net.config), metrics='{}', training='{}')
+    save_file(state, tmp_path/'w.safetensors', head)
+    with pytest.raises(ValueError, match=f'do not fit the unet that its config names: .*{says}'): load_generator(tmp_path/'w.safetensors')
+
+def test_a_network_that_needs_its_numbers(tmp_path):
+    "One of the user's own, whose building reads a tensor, so that it cannot be built without numbers"
+    class Ramp(torch.nn.Module):
+        def __init__(self, n=3):
+            super().__init__()
+            self.steps,self.conv = torch.linspace(0, 1, n).tolist(),torch.nn.Conv2d(1, 2, 1)
+    generators('ramp_of_a_test')(Ramp)
+    net = create_generator('ramp_of_a_test', n=4)
+    back = load_generator(save_generator(net, tmp_path/'w.safetensors', 'float32'))
+    assert back.steps == net.steps and torch.equal(back.conv.weight, net.conv.weight)
+    net.config['n'] = 10**9
+    with pytest.raises(ValueError, match='n=1000000000, and numbers go up to 4,096'): save_generator(net, tmp_path/'w.safetensors')
+
 def test_a_network_without_config(tmp_path):
     with pytest.raises(ValueError, match='Conv2d has no `config`'):
         save_generator(torch.nn.Conv2d(1, 2, 1), tmp_path/'w.safetensors')

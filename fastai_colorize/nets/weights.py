@@ -10,6 +10,7 @@ __all__ = ['FORMAT', 'save_generator', 'load_generator', 'packaged_weights']
 # %% ../../nbs/nets/weights.ipynb #536675e0
 import json, torch
 from collections.abc import Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from textwrap import shorten
 
@@ -18,7 +19,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ..base.files import versions, writing
-from .register import create_generator
+from .register import create_generator, generators
 
 # %% ../../nbs/nets/weights.ipynb #bb835b09
 FORMAT = 'fastai_colorize 2'
@@ -36,6 +37,7 @@ def save_generator(
                          "loaded. Make the generator with `create_generator`, or give it a dict `config`.")
     if dtype not in ('float32', 'float16', 'int8'):
         raise ValueError(f"dtype must be float32, float16 or int8, not {dtype!r}.")
+    _check_config(json.loads(json.dumps(model.config)))
     tensors = {}
     for k,v in model.state_dict().items(): tensors.update(_packed(k, v.detach().cpu().contiguous(), dtype))
     header = dict(
@@ -55,21 +57,22 @@ def load_generator(
     """Build the generator that a file of weights describes, and fill it.
 
     `FileNotFoundError` without a file; `ValueError` for one that is no safetensors, comes from elsewhere,
-    or does not fit its own config."""
-    header,tensors = _read(Path(path))
+    or does not fit its own config: this is found before memory is taken for the network."""
+    path = Path(path)
+    header,kinds = _read_header(path)
     try:
         config,metrics,training = [json.loads(header[k]) for k in ('config', 'metrics', 'training')]
         size = training.get('render_size', training.get('data', {}).get('size', 256))
         if not 32 <= size <= 4096: raise ValueError(f'render_size is {size}')
-        tensors = _unpacked(tensors)
-        model = create_generator(**{**config, 'pretrained': False})
+        _check_config(config)
+        plan = _plan(config)
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as e:
         raise ValueError(f"{path} has a header that cannot be used: {shorten(str(e), 120)}") from e
-    try: model.load_state_dict(tensors)
-    except RuntimeError as e:
-        first = shorten(str(e).strip().splitlines()[1], 150, placeholder=' …')
-        name = config['generator']
-        raise ValueError(f"The weights in {path} do not fit the {name} that its config names: {first}") from e
+    if plan and (why := _misfit(plan, kinds)):
+        raise ValueError(f"The weights in {path} do not fit the {config['generator']} that its config names: {why}.")
+    model = create_generator(**{**config, 'pretrained': False})
+    with _opened(path) as f: tensors = {k: f.get_tensor(k) for k in f.keys()}
+    model.load_state_dict(_unpacked(tensors))
     model.config,model.metrics,model.training_recipe,model.render_size = config,metrics,training,size
     return model.eval()
 
@@ -93,19 +96,75 @@ def _unpacked(tensors):
 def _over(scale, v): return scale.view(-1, *[1]*(v.ndim-1))   # one for each output channel
 
 # %% ../../nbs/nets/weights.ipynb #b22c32fc
-def _read(path):
-    "Header and tensors, the header as it is written today"
+@contextmanager
+def _opened(path):
+    "The file, or one sentence"
     if not path.is_file(): raise FileNotFoundError(f"There is no file of weights at {path}.")
     try:
-        with safe_open(path, 'pt') as f: header,tensors = f.metadata() or {},{k: f.get_tensor(k) for k in f.keys()}
-    except SafetensorError as e:
+        with safe_open(path, 'pt') as f: yield f
+    except (SafetensorError, OSError) as e:
         raise ValueError(f"{path} is no safetensors file ({e}). Weights of fastai_colorize are written by "
                          "`save_generator`; pickled files (.pth, .pkl) are not opened, since they can run code.") from e
+
+def _read_header(path):
+    "The header as it is written today; and of each tensor its kind of number and its shape"
+    with _opened(path) as f:
+        header,slices = f.metadata() or {},{k: f.get_slice(k) for k in f.keys()}
+        kinds = {k: (o.get_dtype(), tuple(o.get_shape())) for k,o in slices.items()}
     form = header.get('format')
     if form == 'fastai_colorize 1' and 'recipe' in header: header['config'] = header['recipe']
     elif form != FORMAT:
         raise ValueError(f"{path} was not written by fastai_colorize (format {form!r}, expected {FORMAT!r}).")
-    return header,tensors
+    return header,kinds
+
+# %% ../../nbs/nets/weights.ipynb #e4d7c1a1
+_LARGEST,_LONGEST = 4096,1000   # number in a config, and numbers and words in it
+
+def _leaves(o):
+    "The numbers and words in lists and dicts"
+    inner = o.values() if isinstance(o, dict) else o if isinstance(o, (list, tuple)) else None
+    return [o] if inner is None else [leaf for i in inner for leaf in _leaves(i)]
+
+def _check_config(config):
+    "A `ValueError` for a config that no file of weights may have"
+    if not isinstance(config, dict) or not isinstance(config.get('generator'), str):
+        raise ValueError('it does not say which generator the weights are for.')
+    for k,v in config.items():
+        if len(leaves := _leaves(v)) > _LONGEST: raise ValueError(f'it asks for {len(leaves):,} numbers in {k}.')
+        for o in leaves:
+            if isinstance(o, (int, float)) and not abs(o) <= _LARGEST:
+                raise ValueError(f'it asks for {k}={shorten(str(v), 40)}, and numbers go up to {_LARGEST:,}.')
+
+# %% ../../nbs/nets/weights.ipynb #e4d7c1a2
+_INTEGERS = {torch.int64: 'I64', torch.int32: 'I32', torch.int16: 'I16', torch.int8: 'I8', torch.uint8: 'U8',
+             torch.bool: 'BOOL'}
+
+def _plan(config):
+    "The tensors of the network, without numbers; None for a network of others that cannot be built without"
+    generators[config['generator']]   # imports what it needs, outside of `meta`
+    try:
+        with torch.device('meta'): return create_generator(**{**config, 'pretrained': False}).state_dict()
+    except RuntimeError as e:         # or `NotImplementedError`, which is one
+        if 'meta' not in str(e): raise
+        return None
+
+def _misfit(
+    plan, # name to tensor, of the network
+    kinds, # name to kind of number and shape, of the file
+):
+    "The first difference in words, or an empty string"
+    scales = {k for k in kinds if k.endswith('.scale') and k.removesuffix('.scale') in kinds}
+    names = kinds.keys() - scales
+    if lacks := plan.keys() - names: return f'{min(lacks)} is missing'
+    if more := names - plan.keys(): return f'{shorten(min(more), 60)} is of another network'
+    for k,v in plan.items():
+        (kind,shape),want,scale = kinds[k],tuple(v.shape),kinds.get(f'{k}.scale')
+        if shape != want: return f'{k} has the shape {shape} instead of {want}'
+        if not v.is_floating_point(): good = kind == _INTEGERS.get(v.dtype) and not scale
+        elif scale: good = kind == 'I8' and v.ndim > 1 and scale == ('F32', want[:1])
+        else: good = kind in ('F64', 'F32', 'F16', 'BF16')
+        if not good: return f'{k} has numbers of the kind {kind}' + ' with a scale'*bool(scale)
+    return ''
 
 # %% ../../nbs/nets/weights.ipynb #23073478
 def packaged_weights(
