@@ -42,8 +42,15 @@ def mend_tiff(
     if signed: raise PhotoError(name, 'holds signed numbers, which do not say what is white; save it as 8 or 16 bits.')
     if tags.get(332, 1) != 1: raise PhotoError(name, 'holds inks that are not CMYK; save it as RGB.')
     if tags.get(284, 1) == 2 and 16 in _numbers(tags.get(258, 1)):
+        if tags.get(262) != 2 and tags.get(259, 1) == 1:
+            raise PhotoError(name, 'holds inks of 16 bits, each in a plane of its own; save it as RGB.')
         order = 'L' if tags.prefix == b'II' else 'B'
-        im.tile = [o._replace(args=(f'{o.args[0]};16{order}', *o.args[1:])) if len(o.args[0]) == 1 else o for o in im.tile]
+        im.tile = [_wide(o, order) for o in im.tile]
+
+def _wide(tile, order):
+    "A tile of one colour, in 16 bits"
+    if len(tile.args[0]) > 1: return tile
+    return tile._replace(args=(f'{tile.args[0]};16{order}', *tile.args[1:]))
 
 def _numbers(o): return o if isinstance(o, tuple) else (o,)
 

@@ -7,42 +7,46 @@ Docs: https://fastai-colorize.github.io/fastai_colorize/base/exif.html.md"""
 # %% auto #0
 __all__ = ['Tags', 'UNTRUE', 'read_tags', 'write_tags', 'clean_exif']
 
-# %% ../../nbs/base/exif.ipynb #0a57b1e5
+# %% ../../nbs/base/exif.ipynb #72ec9d31
 import io, struct
 from typing import BinaryIO
 
-# %% ../../nbs/base/exif.ipynb #87961be8
+# %% ../../nbs/base/exif.ipynb #f148facc
 Tags = dict[int,tuple]   # tag → (type, count, bytes), or (type, count, tags) for a directory below
 
 _SIZES = {1:1, 2:1, 3:2, 4:4, 5:8, 6:1, 7:1, 8:2, 9:4, 10:8, 11:4, 12:8, 13:4}   # bytes of a value of each type
 _BELOW = {34665, 34853}   # EXIF and GPS: tags with a directory of their own
 
 def read_tags(
-    f:BinaryIO, # a TIFF, or EXIF data without `Exif\0\0`
+    f:BinaryIO, # a TIFF (also a BigTIFF), or EXIF data without `Exif\0\0`
     skip=frozenset(), # tags that are not wanted
 ) -> tuple[str,Tags]: # the byte order, `<` or `>`, and the tags of the first directory
     "The tags of a file; a ValueError where it has none that can be read"
     f.seek(0)
-    head = f.read(8)
-    order = {b'II*\0':'<', b'MM\0*':'>'}.get(head[:4])
-    if order is None or len(head) < 8: raise ValueError('it does not begin as a TIFF')
-    return order,_read_directory(f, order, struct.unpack(order + 'I', head[4:])[0], skip)
+    head = f.read(16)
+    order,big = {b'II*\0':('<', 0), b'MM\0*':('>', 0), b'II+\0':('<', 1), b'MM\0+':('>', 1)}.get(head[:4], ('', 0))
+    if not order or len(head) < 8 + 8*big: raise ValueError('it does not begin as a TIFF')
+    at = struct.unpack(order + 'IQ'[big], head[4 + 4*big:8 + 8*big])[0]
+    return order,_read_directory(f, order, at, skip, big)
 
-def _read_directory(f, order, at, skip, depth=0):
+# %% ../../nbs/base/exif.ipynb #d48aec2a
+def _read_directory(f, order, at, skip, big=0, depth=0):
     "The tags of the directory at byte `at`; a value that lies outside of the file is left out"
-    f.seek(at)
-    n = struct.unpack(order + 'H', f.read(2).ljust(2, b'\0'))[0]
-    data,tags = f.read(12*n),{}
-    if not n or len(data) < 12*n: raise ValueError('its directory is cut off')
-    for i in range(0, 12*n, 12):
-        tag,kind,count = struct.unpack(order + 'HHI', data[i:i+8])
+    f.seek(min(at, 2**62))
+    near,each,one,number = (8, 20, 'HHQ', 'Q') if big else (4, 12, 'HHI', 'I')
+    n = struct.unpack(order + 'HQ'[big], f.read(2 + 6*big).ljust(2 + 6*big, b'\0'))[0]
+    data,tags = f.read(each*min(n, 65535)),{}
+    if not n or len(data) < each*n: raise ValueError('its directory is cut off')
+    for i in range(0, each*n, each):
+        tag,kind,count = struct.unpack(order + one, data[i:i+each-near])
         size = _SIZES.get(kind, 0)*count
         if tag in skip or not size: continue
-        value = data[i+8:i+8+size]
-        if size > 4: value = _read_far(f, struct.unpack(order + 'I', data[i+8:i+12])[0], size)
+        value = data[i+each-near:i+each][:size]
+        if size > near: value = _read_far(f, struct.unpack(order + number, value)[0], size)
         if len(value) < size: continue
-        if tag in _BELOW and depth == 0 and size == 4:
-            try: value = _read_directory(f, order, struct.unpack(order + 'I', value)[0], skip, 1)
+        if tag in _BELOW and depth == 0 and size in (4, 8):
+            at = struct.unpack(order + ('I' if size == 4 else 'Q'), value)[0]
+            try: value = _read_directory(f, order, at, skip, big, 1)
             except ValueError: continue
         tags[tag] = kind,count,value
     return tags
@@ -53,7 +57,7 @@ def _read_far(f, at, size):
     f.seek(at)
     return f.read(size)
 
-# %% ../../nbs/base/exif.ipynb #c72f5a08
+# %% ../../nbs/base/exif.ipynb #8d1f1e02
 def write_tags(
     order:str, # byte order, `<` or `>`
     tags:Tags,
@@ -79,7 +83,7 @@ def _write_directory(order, tags, at):
         end += len(far[-1])
     return b''.join([*entries, bytes(4), *far])
 
-# %% ../../nbs/base/exif.ipynb #75e2b01b
+# %% ../../nbs/base/exif.ipynb #b47f2ea7
 UNTRUE = {*range(254, 267), 273, 274, *range(277, 282), 284, 288, 289, 292, 293, 297, 301, *range(317, 348),
           *range(512, 522), *range(529, 533), 700, 33550, 33723, 33922, 34377, 34675, 34735, 34736, 34737,
           37724, 40961, 40962, 40963, 40965, *range(50706, 51200)}   # tags that a new picture makes untrue

@@ -53,10 +53,10 @@ def _sync_folder(path):
 # %% ../../nbs/base/files.ipynb #387748f5
 def write_bytes(
     path:str|Path, # final name
-    data:bytes|memoryview, # what the file will hold
+    data:bytes|memoryview|list, # what the file will hold, or a list of its pieces
 ) -> Path: # the file
     "Write `data`, whole or not at all"
-    with writing(path) as part, open(part, 'xb') as f: f.write(data)
+    with writing(path) as part, open(part, 'xb') as f: f.writelines(data if isinstance(data, list) else [data])
     return Path(path)
 
 def write_text(

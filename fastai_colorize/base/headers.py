@@ -17,6 +17,8 @@ from typing import BinaryIO
 
 from PIL import Image
 
+from .kinds import HEIC_REASON, RAW_REASON, heic_opener, is_heic, is_raw, is_raw_tiff
+
 # %% ../../nbs/base/headers.ipynb #53041911
 @contextmanager
 def open_header(
@@ -96,18 +98,29 @@ def _open_header(
     name, # for messages
 ):
     "The picture in `f`, identified but not decoded"
-    prefix = f.read(16)
+    prefix = f.read(64)
     if not prefix: raise PhotoError(name, 'the file is empty.')
     factory = _opener(prefix)
-    if factory is None: raise PhotoError(name, f'not an image (the formats are {", ".join(_FORMATS)}).')
+    if factory is None: raise PhotoError(name, _strange(prefix))
     f.seek(0)
     try: im = factory(f, '')   # without a name the file is not mapped: Pillow would scramble a turned TIFF
-    except Exception as e: raise PhotoError(name, f'broken: {e}.') from e
+    except Exception as e:
+        raise PhotoError(name, _TIFF_KIND if str(e) == 'unknown pixel mode' else f'broken: {e}.') from e
+    if is_raw_tiff(im): raise PhotoError(name, RAW_REASON)
     check_size(*im.size, name)
     return im
 
+_TIFF_KIND = 'the numbers of this TIFF are of a kind that cannot be read here; save it in 8 or 16 bits, as grey or RGB.'
+
+def _strange(prefix):
+    "Why a file that begins with these bytes is not opened"
+    if is_raw(prefix): return RAW_REASON
+    return HEIC_REASON if is_heic(prefix) else f'not an image (the formats are {", ".join(_FORMATS)}).'
+
 def _opener(prefix):
-    "What opens a file that begins with these 16 bytes, or None"
+    "What opens a file that begins with these 64 bytes, or None"
+    if is_heic(prefix): return heic_opener()
+    if is_raw(prefix): return None
     known = [Image.OPEN[o] for o in _FORMATS if o in Image.OPEN]
     return next((opener for opener,accepts in known if accepts(prefix) is True), None)
 
@@ -134,7 +147,7 @@ def is_photo(
 ) -> bool: # True also for a photo that is broken behind its first bytes
     "Whether a file is a photo, by its first bytes"
     try:
-        with _open_binary(path) as f: prefix = f.read(16)
+        with _open_binary(path) as f: prefix = f.read(64)
         if _opener(prefix) is None: return False
         if not re.match(rb'BM|P[\dfFy]', prefix): return True
         with open_header(path): return True   # two letters are too few: a text may begin with them

@@ -9,19 +9,20 @@ __all__ = ['RAW_REASON', 'HEIC_REASON', 'is_raw', 'is_raw_tiff', 'is_heic', 'hei
 
 # %% ../../nbs/base/kinds.ipynb #54574659
 import re
+from collections.abc import Callable
 
 from PIL import Image
 
 # %% ../../nbs/base/kinds.ipynb #75b186f1
-RAW_REASON = ('is a raw file: what the sensor measured, not a picture yet. Develop it, for example with darktable, RawTherapee '
-              'or the program of the camera, and colour the TIFF or JPEG that this gives.')   # why it is refused
+RAW_REASON = ('is a raw file: what the sensor measured, not a picture yet. Develop it, for example with darktable, '
+              'RawTherapee or the program of the camera, and colour the TIFF or JPEG that this gives.')
 
 _RAW_HEADS = re.compile(rb'FUJIFILMCCD-RAW|II(RO|RS|U\0)|MMOR|FOVb|\0MRM|....ftypcrx |II\*\0....CR|IIII\xbc\0', re.S)
 
 def is_raw(
     head:bytes, # the first 16 bytes of a file
 ) -> bool:
-    "Whether a file is known as raw by its first bytes: those of Canon, Fujifilm, Minolta, Olympus, Panasonic, Phase One, Sigma"
+    "Whether a file is known as raw by its first bytes"
     return bool(_RAW_HEADS.match(head))
 
 # %% ../../nbs/base/kinds.ipynb #bf05a4e1
@@ -64,14 +65,14 @@ def is_heic(
 
 _HEVC = {b'heic', b'heix', b'hevc', b'hevx', b'heim', b'heis', b'hevm', b'hevs'}
 
-def heic_opener():
+def heic_opener() -> Callable|None: # one of Pillow's openers
     "What opens a HEIC file, or None without `pillow-heif`"
     try: import pillow_heif
     except ImportError: return None
     pillow_heif.register_heif_opener()
     return Image.OPEN['HEIF'][0]
 
-HEIC_REASON = "is a HEIC photo; to read it: pip install 'fastai_colorize[heic]'"   # why it is refused without the package
+HEIC_REASON = "is a HEIC photo; to read it: pip install 'fastai_colorize[heic]'"   # said without the package
 
 # %% ../../nbs/base/kinds.ipynb #5b1867bf
 def count_pictures(

@@ -43,6 +43,7 @@ def read_metadata(
     return Metadata(xmp, iptc, _dpi(im, tags, turned), comment.encode() if isinstance(comment, str) else comment, text,
                     ('XMP',) if raw and not xmp else ())
 
+# %% ../../nbs/base/metadata.ipynb #04b76a12
 def _iptc(im, tags, text):
     "The records of IPTC, wherever the format keeps them"
     resources = im.info.get('photoshop')
@@ -106,6 +107,7 @@ def _app13(iptc):
     data = b'Photoshop 3.0\x008BIM\x04\x04\0\0' + struct.pack('>I', len(iptc)) + iptc + bytes(len(iptc) % 2)
     return b'\xff\xed' + struct.pack('>H', len(data) + 2) + data
 
+# %% ../../nbs/base/metadata.ipynb #560824a6
 def _png_text(meta):
     "The texts of a PNG: its own, a comment, XMP, and IPTC as ImageMagick and ExifTool write it"
     res = PngInfo()
@@ -120,6 +122,7 @@ def _add_text(png, key, value):
     try: png.add_text(key.encode('latin-1'), value.encode('latin-1'), zip=len(value) > 1000)
     except UnicodeEncodeError: png.add_itxt(key.encode('latin-1', 'replace').decode('latin-1'), value)
 
+# %% ../../nbs/base/metadata.ipynb #25c96c27
 def keep(
     meta:Metadata,
     fmt:str, # `JPEG`, `PNG`, `WEBP` or `TIFF`
