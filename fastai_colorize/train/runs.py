@@ -8,7 +8,9 @@ Docs: https://fastai-colorize.github.io/fastai_colorize/train/runs.html.md"""
 __all__ = ['TrainingRun']
 
 # %% ../../nbs/train/runs.ipynb #e7544e17
-import pickle, random
+import random
+from contextlib import contextmanager
+from hashlib import sha1
 from pathlib import Path
 
 import numpy as np, pandas as pd, torch
@@ -17,8 +19,10 @@ from fastai.learner import CancelEpochException
 from fastcore.basics import patch
 from fastcore.foundation import L
 
-from ..base.files import versions, write_json, writing
+from ..base.files import remove_leftovers, versions, write_json, writing
+from ..base.locks import lock_folder, unlock_folder
 from ..nets.weights import save_generator
+from .contents import compare_photos, photo_table, write_table
 from .callbacks import is_training, orders
 
 # %% ../../nbs/train/runs.ipynb #02a39409
@@ -40,7 +44,8 @@ class TrainingRun(Callback):
         for cb in self.learn.cbs:
             if hasattr(type(cb), 'monitor'): self.monitor = cb.monitor   # a game has a judge of its own, or none
         self.made,self.start,self.history,self.best,self.rng = self._recipe(),0,[],float('inf'),None
-        self._begin()
+        with self._unlocked_on_error(): self._begin()
+        self._guard()
         packages = versions('fastai_colorize', 'fastai', 'torch', 'torchvision')
         write_json(self.out/'recipe.json', dict(self.made, versions=packages, device=str(self.dls.device)))
 
@@ -51,7 +56,9 @@ class TrainingRun(Callback):
             raise CancelEpochException()
         if self.epoch == self.start and self.rng: _set_rng_state(self.dls, self.rng)
 
-    def after_fit(self): self.active = False
+    def after_fit(self):
+        if self.active: self._leave()
+        self.active = False
 
 # %% ../../nbs/train/runs.ipynb #aad445c0
 @patch
@@ -71,15 +78,50 @@ def _recipe(self:TrainingRun) -> dict:
 def _begin(self:TrainingRun):
     "Start in a new folder, or go on in an old one"
     state = self.out/'state.pt'
-    if state.exists():
-        if not self.resume:
-            raise FileExistsError(f"{self.out} holds a training already. Go on with it (resume), or choose another "
-                                  "folder.")
-        return self._load(state)
-    others = self.out.exists() and any(o.suffix != '.part' for o in self.out.iterdir())
-    if self.resume and others and not (self.out/'recipe.json').exists():
+    there = state.exists()
+    if there and not self.resume:
+        raise FileExistsError(f"{self.out} holds a training already. Go on with it (resume), or choose another folder.")
+    others = self.out.exists() and any(o.suffix != '.part' and o.name != '.lock' for o in self.out.iterdir())
+    if self.resume and others and not there and not (self.out/'recipe.json').exists():
         raise FileNotFoundError(f"{self.out} holds no training that could be resumed: {state.name} is missing.")
     self.out.mkdir(parents=True, exist_ok=True)
+    lock_folder(self.out, 'trains')
+    remove_leftovers(self.out)
+    (self.out/'state.pt.part').unlink(missing_ok=True)   # of the first release
+    photos = photo_table(self.dls)
+    if photos is not None: self.made['photos'] = _digests(photos)
+    if there: self._load(state, photos)
+    if photos is not None: write_table(photos, self.out/'photos.csv')
+
+def _digests(photos):
+    "One number for the photos of each part, in their order"
+    return {part: sha1(' '.join(o.sha1).encode()).hexdigest() for part,o in photos.groupby('part', sort=False)}
+
+# %% ../../nbs/train/runs.ipynb #3e6d2516
+@patch
+@contextmanager
+def _unlocked_on_error(self:TrainingRun):
+    "Whatever goes wrong inside, the folder is free afterwards"
+    try: yield
+    except BaseException:
+        self._leave()
+        raise
+
+@patch
+def _guard(self:TrainingRun):
+    "Let each epoch of this training run inside of `_unlocked_on_error`"
+    learn = self.learn
+    def with_events(f, event_type, *args, **kwargs):
+        run = type(learn)._with_events.__get__(learn)
+        if event_type != 'epoch': return run(f, event_type, *args, **kwargs)
+        with self._unlocked_on_error(): return run(f, event_type, *args, **kwargs)
+    learn._with_events = with_events
+
+@patch
+def _leave(self:TrainingRun):
+    "Unlock the folder"
+    vars(self.learn).pop('_with_events', None)
+    unlock_folder(self.out)
 
 # %% ../../nbs/train/runs.ipynb #25ccf937
 def _plain(o):
@@ -135,17 +177,22 @@ def _set_rng_state(dls, state):
 
 # %% ../../nbs/train/runs.ipynb #d9826c00
 @patch
-def _load(self:TrainingRun, path):
+def _load(self:TrainingRun, path, photos):
     "Put everything back as it was after the last epoch"
     try:
         state = torch.load(path, map_location=self.dls.device, weights_only=True)
-        state['recipe'], state['rng'], state['recorder']
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as e:
-        raise ValueError(f"{path} is not the state of a training, or it is damaged: choose another folder.") from e
-    if differ := [k for k in state['recipe'] if state['recipe'][k] != self.made.get(k)]:
-        was,now = state['recipe'][differ[0]],self.made.get(differ[0])
-        raise ValueError(f"{self.out} was trained with {differ[0]} = {was}, now it is {now}. "
-                         "Resume with the same settings, or start in another folder.")
+        state['recipe'], state['rng'], state['recorder'], state['epoch']
+    except Exception as e: raise _damaged(path, 'not the state of a training') from e
+    self._same(state['recipe'], photos)
+    try: self._put_back(state)
+    except Exception as e: raise _damaged(path, 'not whole') from e
+
+def _damaged(path, what):
+    return ValueError(f"{path} is {what}, or it is damaged: remove it to begin anew, or choose another folder.")
+
+@patch
+def _put_back(self:TrainingRun, state):
+    "Network, optimizer, callbacks, random numbers and the recorder, out of a state"
     self.model.load_state_dict(state['model'])
     self.opt.load_state_dict(state['opt'])
     for cb in self.learn.cbs:
@@ -155,3 +202,20 @@ def _load(self:TrainingRun, path):
     rec,saved = self.recorder,state['recorder']
     rec.lrs,rec.losses = saved['lrs'],[torch.tensor(o) for o in saved['losses']]
     rec.smooth_loss.count,rec.smooth_loss.val = saved['count'],saved['val']
+
+# %% ../../nbs/train/runs.ipynb #f60acbe0
+@patch
+def _same(self:TrainingRun, was, photos):
+    "A `ValueError` says what is another training than that of the run; the first release did not know its photos"
+    others = photos is not None and was.get('photos') not in (None, self.made['photos'])
+    what = compare_photos(self.out/'photos.csv', photos) if others else ''
+    if what:
+        raise ValueError(f"{self.out} was trained on other photos: {what}. "
+                         "Resume with the same photos, or start in another folder.")
+    if differ := [k for k in was if k != 'photos' and was[k] != self.made.get(k)]:
+        k = differ[0]
+        raise ValueError(f"{self.out} was trained with {k} = {was[k]}, now it is {self.made.get(k)}. "
+                         "Resume with the same settings, or start in another folder.")
+    if others:
+        raise ValueError(f"{self.out} was trained on the same photos in another order, or split otherwise: their names "
+                         "or the settings have changed. Start in another folder.")
