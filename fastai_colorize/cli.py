@@ -13,6 +13,8 @@ from dataclasses import replace
 
 from .base.arguments import Help, add_option, plain
 from .base.options import declared, function_options
+from .base.output import is_lost, lasting_output
+from .base.stops import STOPPED, stoppable
 from .verbs import verbs
 
 # %% ../nbs/cli.ipynb #494c6ef1
@@ -20,16 +22,28 @@ def main(
     argv:list=None, # arguments; those of the process by default
 ) -> int: # exit status
     "The console command"
-    argv = sys.argv[1:] if argv is None else argv
-    args = vars(parser(argv[0] if argv else None).parse_args(argv))
-    func = args.pop('func')
-    del args['command']
-    warnings.simplefilter('ignore', FutureWarning)   # what libraries say to each other's authors
-    try: return func(**args)
-    except KeyboardInterrupt:
-        print('\nStopped. What was finished is kept.', file=sys.stderr)
-        return 130
-    except (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError, ImportError) as e:
+    with lasting_output() as out, stoppable() as stop:
+        try: status = _run(sys.argv[1:] if argv is None else argv, stop)
+        finally:
+            if out: out.flush()
+        if not (why := is_lost(out)): return status
+        print(f'fastai_colorize: what was to be printed is lost ({why}); the work is done.', file=sys.stderr)
+        return status or 1
+
+def _run(argv, stop):
+    "The exit status of a verb"
+    try:
+        args = vars(parser(argv[0] if argv else None).parse_args(argv))
+        func = args.pop('func')
+        del args['command']
+        warnings.simplefilter('ignore', FutureWarning)   # what libraries say to each other's authors
+        status = func(**args)
+        return 128 + stop.signum if status and stop.signum else status
+    except (KeyboardInterrupt, Exception) as e:
+        if stop.signum or isinstance(e, KeyboardInterrupt):
+            print(f'\n{STOPPED}', file=sys.stderr)
+            return 128 + (stop.signum or 2)
+        if not isinstance(e, (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError, ImportError)): raise
         from fastai_colorize.base.files import error_line
         print(f'fastai_colorize: {error_line(e)}', file=sys.stderr)
         return 1
