@@ -49,7 +49,7 @@ def save_coloured(
     stem,suffix = (file.stem, file.suffix) if file.suffix.lower() in SAVES else (file.name, '.png')
     names = (f"{stem}{f'_{n}' if n > 1 else ''}{suffix}" for n in count(1))
     dst = next(o for o in (Path(folder)/n for n in names) if not o.exists())
-    return save_photo(colorizer.colorize(photo, saturation, render_size), dst, exif=photo.exif)
+    return save_photo(colorizer.colorize(photo, saturation, render_size), dst, exif=photo.exif, meta=photo.meta)
 
 # %% ../nbs/app.ipynb #d6875391
 def bundle(
@@ -114,8 +114,9 @@ def _show(ui, files, saturation, size):
     yield {**shown, **_tell(ui, bad), **unused}
     for f,o in zip(files, ui.sliders):
         try:
-            both = preview(ui.colorizer, f, saturation, size)
-            yield {o: gr.ImageSlider(both, label=Path(f).name, visible=True)}
+            photo = open_photo(f)
+            label = ', '.join(o for o in (Path(f).name, photo.note) if o)
+            yield {o: gr.ImageSlider(preview(ui.colorizer, photo, saturation, size), label=label, visible=True)}
         except _ERRORS as e:
             bad.append(sentence(f, e))
             yield {o: gr.ImageSlider(None, visible=False), **_tell(ui, bad)}

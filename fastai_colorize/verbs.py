@@ -77,6 +77,10 @@ def summary(
     skipped = f'; {there} were there already' if there else ''
     print(f"Coloured {len(made)} of {len(report)} photos into {out}{skipped}.")
     if others := report.attrs.get('skipped'): print(others)
+    said = report[report.note != '']
+    if len(said): print(f"Notes on {len(said)} of them:")
+    for f,note in zip(said.file[:20], said.note[:20]): print(f'  {f}: {note}')
+    if len(said) > 20: print(f'  and {len(said) - 20} more; `colorize_files` tells them all.')
     if not len(failed): return 0
     lines = [f'  {f}: {r}' for f,r in zip(failed.file, failed.reason)]
     print(f"fastai_colorize: {len(failed)} of {len(report)} photos failed:", *lines, sep='\n', file=sys.stderr)

@@ -257,7 +257,7 @@ def snapshot(root): return {f: (f.read_bytes(), f.stat().st_mtime_ns) for f in r
 def test_tree_exif_alpha(col, album, tmp_path):
     before = snapshot(album)
     report = col.colorize_files(album, tmp_path/'out')
-    assert list(report.columns) == ['file', 'result', 'reason'] and (report.reason == '').all() and report.result.notna().all()
+    assert list(report.columns) == ['file', 'result', 'reason', 'note'] and (report.note == '').all() and (report.reason == '').all() and report.result.notna().all()
     assert tree(tmp_path/'out') == RESULTS and snapshot(album) == before
     a = Image.open(tmp_path/'out'/'A.JPG')
     assert a.format == 'JPEG' and a.size == CAT.size[::-1] and dict(a.getexif()) == {0x10f:'maker'}

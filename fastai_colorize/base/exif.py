@@ -53,7 +53,8 @@ def _read_directory(f, order, at, skip, big=0, depth=0):
 
 def _read_far(f, at, size):
     "Bytes elsewhere in the file; few where the file is too short"
-    if f.seek(0, 2) < at + size: return b''
+    f.seek(0, 2)
+    if f.tell() < at + size: return b''
     f.seek(at)
     return f.read(size)
 

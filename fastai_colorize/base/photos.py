@@ -22,7 +22,7 @@ from PIL import Image
 from fastcore.basics import listify
 
 from .depth import as_uint8, mend_tiff, png_alpha, png_depth, png_low, tiff_samples
-from .exif import clean_exif
+from .exif import clean_exif, read_tags
 from .files import write_bytes
 from .folders import READS, find_photos
 from .headers import MAX_PIXELS, MissingPhotoError, PhotoError
@@ -56,8 +56,9 @@ class Photo:
         "The smaller photo; hidden pixels (alpha 0) have no part in it, and take the colour of the nearest visible ones"
         if self.alpha is None or self.alpha.all(): return np.array(resize(Image.fromarray(self.rgb)))
         small = np.array(resize(Image.fromarray(np.dstack([self.rgb, (self.alpha > 0)*np.uint8(255)]))))
-        hidden = small[...,3] == 0
-        if hidden.all(): return np.zeros_like(small[...,:3])
+        seen = small[...,3]
+        if not seen.any(): return np.zeros_like(small[...,:3])
+        hidden = seen < min(128, seen.max())   # below, the rounding of a weighted mean is seen
         from scipy.ndimage import distance_transform_edt
         y,x = distance_transform_edt(hidden, return_distances=False, return_indices=True)
         return small[y,x,:3]
@@ -95,8 +96,8 @@ def _from_array(a, name):
 def _from_file(im, source):
     "A `Photo` of a file, opened by `open_header`"
     name,note = str(source),pictures_note(im)
-    low = None
-    if 'transparency' in im.info or png_colour(im.info) != (None, None):
+    low,colour = None,png_colour(im.info)
+    if 'transparency' in im.info or any(o is not None for o in colour):
         with open_header(source) as twin: low = png_low(twin, name)
     photo = _from_pil(im, name, low)
     photo.note = note
@@ -109,7 +110,7 @@ def _decode(im, name):
         return orientation(im) > 4,None
     if is_raw_tiff(im): raise PhotoError(name, RAW_REASON)
     turned = orientation(im) > 4
-    if turned and getattr(im, 'map', None):
+    if getattr(im, 'map', None) and _turn_of(im.map) > 4:
         raise PhotoError(name, 'Pillow decoded this turned TIFF wrongly before it came here; give its path instead.')
     exif = _read_exif(im, name, turned) if im.fp else None
     if im.tile: mend_tiff(im, name)
@@ -117,6 +118,11 @@ def _decode(im, name):
     try: decode(im, name)
     finally: im.filename = file
     return turned,exif
+
+def _turn_of(f):
+    "The orientation that a TIFF notes"
+    order,tags = read_tags(f)
+    return int.from_bytes(tags.get(274, (0, 0, b''))[2], 'little' if order == '<' else 'big')
 
 def _read_exif(im, name, turned):
     "The EXIF data worth keeping"

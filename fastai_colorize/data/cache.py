@@ -41,9 +41,9 @@ class LoadPhoto(Transform):
 
     def encodes(self, o):
         if self.cache is not None and o in self.cache: return TensorImage(torch.from_numpy(self.cache[[o]][0]))
-        rgb,square = open_photo(o).rgb,(self.size, self.size)
-        if rgb.shape[:2] != square:
-            rgb = np.asarray(FITS[self.fit](Image.fromarray(rgb), square, Image.Resampling.BICUBIC))
+        photo,square = open_photo(o),(self.size, self.size)
+        fit = lambda im: im if im.size == square else FITS[self.fit](im, square, Image.Resampling.BICUBIC)
+        rgb = photo.visible(fit)
         return TensorImage(torch.from_numpy(rgb.transpose(2,0,1).copy()))
 
 FITS = dict(stretch=Image.Image.resize, crop=ImageOps.fit)   # how photos of any shape become squares

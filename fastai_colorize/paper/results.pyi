@@ -12,11 +12,12 @@ from textwrap import fill
 from fastcore.basics import patch
 from matplotlib.figure import Figure
 from PIL import Image
-from fastai_colorize.base.photos import save_photo
+from fastai_colorize.base.photos import PhotoError, open_photo, save_photo
 from fastai_colorize.base.pictures import sheet, to_pil, to_tensor
 from fastai_colorize.paper.rows import compared, paper
 from fastai_colorize.use.report import grey_pictures
 from fastai_colorize.base.files import write_text, writing
+from fastai_colorize.base.photos import save_photo
 from fastai_colorize.paper.charts import grid
 from fastai_colorize.paper.rows import compared, improved, paper, reported, trials
 from fastai_colorize.use.report import in_table, markdown_table

@@ -131,7 +131,7 @@ def prepare(self:Colorizer, photo, render_size):
     "The opened photo, and a small `(3,h,w)` uint8 picture of it"
     photo = open_photo(photo)
     h,w = render_shape(*photo.size[::-1], render_size or self.render_size, self.multiple)
-    small = np.array(Image.fromarray(photo.rgb).resize((w,h), Image.Resampling.BICUBIC))
+    small = photo.visible(lambda im: im.resize((w,h), Image.Resampling.BICUBIC))
     return photo,torch.from_numpy(small).permute(2,0,1)
 
 @patch

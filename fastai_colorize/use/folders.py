@@ -21,7 +21,7 @@ from ..base.files import error_line, remove_leftovers
 from ..base.folders import describe_skipped, expand_pattern, search_photos
 from ..base.headers import decode, is_photo, open_header
 from ..base.output import progress
-from ..base.photos import SAVES, PhotoError, save_photo
+from ..base.photos import SAVES, PhotoError, photo_note, save_photo
 from ..base.pictures import contact_sheet, sample_photos
 from .colorizer import Colorizer, check_settings
 if TYPE_CHECKING: import pandas as pd
@@ -121,14 +121,15 @@ def colorize_files(self:Colorizer,
     render_size:int|None=None, # default: that of the colorizer
     bs:int=4, # photos that go through the network together, and are held in memory
     exclude:str|Iterable[str]=(), # patterns of names, or of places below a folder, that are left out: `*_small.*`
-) -> 'pd.DataFrame': # one row a file: `file`, `result` (None for a failure) and `reason` (empty for what was made)
+) -> 'pd.DataFrame': # one row a file: `file`, `result` (None for a failure), `reason` (empty for what was made), `note`
     """Colour files, folders and patterns (`scans/*.jpg`) into the folder `out`.
 
     The tree below each folder is kept. Sources are never overwritten, and each result is written whole or not at
     all. Photos that cannot be coloured are named in the report with their reason, and the others go on. The report is
-    a data frame with the columns `file`, `result` (None for a failure) and `reason` ('' for what was made now,
-    'exists already' for what was there, whole and not older than its source); its `attrs['skipped']` counts what is
-    no photo. Raises a PhotoError where `out` cannot be a folder, and a ValueError for settings that make no sense.
+    a data frame with the columns `file`, `result` (None for a failure), `reason` ('' for what was made now,
+    'exists already' for what was there, whole and not older than its source) and `note` ('page 1 of 3', 'without its
+    IPTC'); its `attrs['skipped']` counts what is no photo. Raises a PhotoError where `out` cannot be a folder, and a
+    ValueError for settings that make no sense.
     """
     import pandas as pd
     check_settings(saturation, render_size)
@@ -141,17 +142,20 @@ def colorize_files(self:Colorizer,
     plan,skipped = _plan(paths, out, overwrite, listify(exclude))
     todo = [i for i,(_,_,reason) in enumerate(plan) if reason is None]
     stream = self.stream((plan[i][0] for i in todo), bs, saturation, render_size)
-    for i,(photo,res) in zip(todo, progress(stream, len(todo))): plan[i] = plan[i][0],*_keep(photo, res, plan[i][1])
-    report = pd.DataFrame(plan, columns=['file', 'result', 'reason'], dtype=object)
+    notes = ['']*len(plan)
+    for i,(photo,res) in zip(todo, progress(stream, len(todo))):
+        *made,notes[i] = _keep(photo, res, plan[i][1])
+        plan[i] = plan[i][0],*made
+    report = pd.DataFrame(plan, columns=['file', 'result', 'reason'], dtype=object).assign(note=notes)
     report.attrs['skipped'] = describe_skipped(skipped)
     return report
 
 # %% ../../nbs/use/folders.ipynb #e1caf870
 def _keep(photo, res, dst):
-    "Save one result: the file and an empty reason, or None and the reason"
-    if photo is None: return None,getattr(res, 'reason', error_line(res))
-    try: return save_photo(res, dst, exif=photo.exif),''
-    except PhotoError as e: return None,e.reason
+    "Save one result: the file, an empty reason and a note, or None and the reason"
+    if photo is None: return None,getattr(res, 'reason', error_line(res)),''
+    try: return save_photo(res, dst, exif=photo.exif, meta=photo.meta),'',photo_note(photo, dst)
+    except PhotoError as e: return None,e.reason,''
 
 # %% ../../nbs/use/folders.ipynb #de30de30
 def demo(
