@@ -21,6 +21,7 @@ from fastprogress.fastprogress import progress_bar
 
 from ..base.color import merge_lab, split_lab, to_uint8
 from ..base.files import check_outside, error_line
+from ..base.grey import is_grey
 from ..base.metrics import FID_N, LPIPS, Inception, colourfulness, fid, kid, measure
 from ..base.photos import PhotoError, find_photos
 from .colorizer import Colorizer, best_device
@@ -32,7 +33,7 @@ def _loaded(files, size, bs):
     "Batches of `(files, tensors)`"
     return ((fs,load_squares(fs, size)) for fs in chunked(files, bs))
 
-def _is_grey(im): return isinstance(im, torch.Tensor) and torch.equal(im.amin(0), im.amax(0))
+def _is_grey(im): return isinstance(im, torch.Tensor) and is_grey(im.permute(1,2,0).numpy())
 
 # %% ../../nbs/use/evaluate.ipynb #8e2fa620
 def mean_ab(
