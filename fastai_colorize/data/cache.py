@@ -26,7 +26,8 @@ from fasttransform import Transform
 from PIL import Image, ImageOps
 
 from ..base.files import write_json, writing
-from ..base.photos import GREY_SPREAD, check_photos, open_photo
+from ..base.grey import GREY_CHROMA
+from ..base.photos import check_photos, open_photo
 
 # %% ../../nbs/data/cache.ipynb #74033e55
 class LoadPhoto(Transform):
@@ -158,7 +159,7 @@ def check_once(
 ) -> pd.DataFrame: # columns `file`, `ok` and `reason`, see `check_photos`
     "Say which photos are fit for training, and look only at those that were not looked at before"
     if folder is None: return check_photos(files)
-    files,path = list(files),Path(folder)/f'checked_{GREY_SPREAD}.json'
+    files,path = list(files),Path(folder)/f'checked_{GREY_CHROMA}.json'
     known,keys = _read_checks(path),[photo_key(f) if os.path.exists(f) else None for f in files]
     if new := [(k, f) for k,f in zip(keys, files) if k not in known]:
         found = check_photos([f for _,f in new]).reason

@@ -16,7 +16,8 @@ from fastprogress.fastprogress import progress_bar
 from fasttransform import Transform
 from PIL import Image, ImageOps
 from fastai_colorize.base.files import write_json, writing
-from fastai_colorize.base.photos import GREY_SPREAD, check_photos, open_photo
+from fastai_colorize.base.grey import GREY_CHROMA
+from fastai_colorize.base.photos import check_photos, open_photo
 
 __all__ = ['FITS', 'LoadPhoto', 'PhotoCache', 'photo_key', 'check_once', 'PhotoDL']
 
