@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from .base.arguments import Help, add_option, plain
 from .base.options import declared, function_options
-from .base.output import is_lost, lasting_output
+from .base.output import bars_to_stderr, is_lost, lasting_output
 from .base.stops import STOPPED, stoppable
 from .verbs import verbs
 
@@ -37,6 +37,7 @@ def _run(argv, stop):
         func = args.pop('func')
         del args['command']
         warnings.simplefilter('ignore', FutureWarning)   # what libraries say to each other's authors
+        bars_to_stderr()
         status = func(**args)
         return 128 + stop.signum if status and stop.signum else status
     except (KeyboardInterrupt, Exception) as e:
