@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from .base.files import error_line, writing
-from .base.photos import SAVES, open_photo, save_photo
+from .base.photos import SAVES, open_photo, photo_note, save_photo
 from .use.colorizer import Colorizer
 if TYPE_CHECKING: import gradio as gr
 
@@ -39,13 +39,14 @@ def preview(
 # %% ../nbs/app.ipynb #7b1fc88a
 def save_coloured(
     colorizer:Colorizer, # that paints
-    file, # path of a photo
+    file, # path of a photo, or a `Photo` of a file
     folder, # for the result; what is there already is kept
     saturation:float=1., # factor on the colour
     render_size:int|None=None, # default: that of the colorizer
 ) -> Path: # the result
     "Colour a photo at full size"
-    file,photo = Path(file),open_photo(file)
+    photo = open_photo(file)
+    file = Path(photo.name)
     stem,suffix = (file.stem, file.suffix) if file.suffix.lower() in SAVES else (file.name, '.png')
     names = (f"{stem}{f'_{n}' if n > 1 else ''}{suffix}" for n in count(1))
     dst = next(o for o in (Path(folder)/n for n in names) if not o.exists())
@@ -96,6 +97,7 @@ def _draw(gr, colorizer):
         ui.size = gr.Slider(32, most, colorizer.render_size, step=32, min_width=300, label='Render size',
                             info='The network sees about this many pixels squared')
     ui.problems = gr.Textbox(label='Not coloured', visible=False)
+    ui.notes = gr.Textbox(label='Good to know', visible=False)
     ui.make = gr.Button(_FULL, variant='primary', visible=False)
     ui.download = gr.DownloadButton(visible=False)
     ui.more = gr.Markdown(f'The first {_SHOWN} are shown; the download has all of them.', visible=False)
@@ -123,16 +125,20 @@ def _show(ui, files, saturation, size):
 
 def _colour(ui, files, saturation, size):
     "The photos at full size, in one file"
-    gr,done,bad = ui.gr,[],[]
+    gr,done,bad,notes = ui.gr,[],[],[]
     with tempfile.TemporaryDirectory() as folder:
         for i,f in enumerate(files):
             yield {ui.make: gr.Button(f'Colouring {i+1} of {len(files)} …')}
-            try: done.append(save_coloured(ui.colorizer, f, folder, saturation, size))
+            try:
+                photo = open_photo(f)
+                done.append(save_coloured(ui.colorizer, photo, folder, saturation, size))
+                if note := photo_note(photo, done[-1]): notes.append(f'{Path(f).name}: {note}')
             except _ERRORS as e: bad.append(sentence(f, e))
         res = bundle(done)
         label = res and f'Download {res.name} (saturation {saturation:g}, render size {size})'
         download = gr.DownloadButton(label, res, visible=bool(res))
-        yield {ui.make: gr.Button(_FULL), ui.download: download, **_tell(ui, bad)}
+        said = gr.Textbox('\n'.join(notes), visible=bool(notes))
+        yield {ui.make: gr.Button(_FULL), ui.download: download, ui.notes: said, **_tell(ui, bad)}
 
 # %% ../nbs/app.ipynb #dfce966a
 def page(
@@ -148,8 +154,9 @@ def page(
         def full(files, saturation, size): yield from _colour(ui, files, saturation, size)
         changed,shown = [o.change for o in inputs],[ui.make, ui.more, ui.problems, *ui.sliders]
         gr.on(changed, show, inputs, shown, trigger_mode='always_last')
-        ui.files.change(lambda: gr.DownloadButton(visible=False), None, ui.download)   # it is that of other photos
-        ui.make.click(full, inputs, [ui.make, ui.download, ui.problems])
+        gone = lambda: (gr.DownloadButton(visible=False), gr.Textbox(visible=False))   # they are those of other photos
+        ui.files.change(gone, None, [ui.download, ui.notes])
+        ui.make.click(full, inputs, [ui.make, ui.download, ui.problems, ui.notes])
     return blocks
 
 # %% ../nbs/app.ipynb #d87f817d

@@ -54,7 +54,7 @@ def full(served, files, saturation=1., size=96):
         event = c.post(f'{api}/call/full', json={'data':[[{'path':p, 'meta':{'_type':'gradio.FileData'}} for p in paths], saturation, size]}).json()['event_id']
         said = c.get(f'{api}/call/full/{event}').text.strip()
         assert '\nevent: complete\n' in said
-        _,download,problems = json.loads(said.split('data: ')[-1])
+        _,download,problems,_ = json.loads(said.split('data: ')[-1])
         assert download['visible'] == bool(download['value']) and problems['visible'] == bool(problems['value'])
         if not download['visible']: return None,None,problems['value']
         return io.BytesIO(c.get(download['value']['url']).content),download['value']['orig_name'],problems['value']
@@ -183,6 +183,17 @@ def test_browser_follows_saturation(page, photos):
     end = time.monotonic() + WAIT/1000
     while max(res := colour()) > .5 and time.monotonic() < end: page.wait_for_timeout(300)
     assert len(res) == 2 and max(res) < .5
+
+def test_browser_says_which_page(page, photos, tmp_path):
+    grey = Image.open(photos/'chelsea.jpg').resize((64,48))
+    grey.save(tmp_path/'scan.tif', save_all=True, append_images=[grey, grey])
+    drop(page, tmp_path/'scan.tif')
+    page.get_by_text('scan.tif, page 1 of 3').first.wait_for()
+    page.get_by_role('button', name='Colour at full size').click()
+    page.get_by_label('Good to know').wait_for()
+    assert page.get_by_label('Good to know').input_value() == 'scan.tif: page 1 of 3'
+    page.get_by_label('Clear').first.click()
+    page.get_by_label('Good to know').wait_for(state='hidden')
 
 def test_browser_refuses_with_a_sentence(page, photos):
     drop(page, photos/'letter.jpg')
