@@ -9,7 +9,7 @@ __all__ = ['fused_adamw', 'train', 'l1_defaults', 'colorize_learner', 'ColorData
            'EMA']
 
 # %% ../nbs/learner.ipynb #e7544e17
-import inspect, json
+import inspect
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,7 +27,7 @@ from fastcore.foundation import L
 from fastcore.meta import delegates
 from torch import nn
 
-from .base.files import check_outside, write_text
+from .base.files import check_outside, read_json, write_text
 from .base.metrics import color_metrics
 from .base.options import declared
 from .data.loaders import ColorDataLoaders
@@ -218,7 +218,7 @@ def _precision(s, model, dls, cbs):
     "That of the run in `out` where it goes on; else what is asked for, or what is faster"
     kept = s.out/'recipe.json'
     if s.precision != 'auto': return s.precision
-    if s.resume and kept.exists(): return 'bf16' if json.loads(kept.read_text(encoding='utf-8'))['bf16'] else 'float32'
+    if s.resume and kept.exists(): return 'bf16' if read_json(kept).get('bf16') else 'float32'
     with same_random_numbers(dls.device): l = dls.valid.one_batch()[0].as_subclass(torch.Tensor)
     l = l[torch.arange(dls.train.bs) % len(l)]
     return choose_precision(model, l, [cb.critic for cb in cbs if isinstance(getattr(cb, 'critic', None), nn.Module)])

@@ -8,7 +8,7 @@ Docs: https://fastai-colorize.github.io/fastai_colorize/verbs.html.md"""
 __all__ = ['verbs', 'verb', 'demo', 'colorize', 'summary', 'app', 'evaluate', 'experiment', 'train', 'as_flags']
 
 # %% ../nbs/verbs.ipynb #5e3b0c04
-import inspect, json, re, sys
+import inspect, re, sys
 from pathlib import Path
 
 # %% ../nbs/verbs.ipynb #6a1d0f01
@@ -197,6 +197,7 @@ def train(
     RUN then holds recipe.json, history.csv, samples/, state.pt (to resume), and
     weights.safetensors (to colour with)."""
     from fastai_colorize import learner
+    from fastai_colorize.base.files import read_json
     try: learner.train(photos, out, **options)
     except ValueError as e:
         raise ValueError(as_flags(str(e), {*inspect.signature(learner.train).parameters, *options})) from e
@@ -204,7 +205,7 @@ def train(
         sys.unraisablehook = lambda unraisable: None   # torch's loading processes complain while they are taken down
         print(f"\nStopped. {out} holds every finished epoch; add --resume to go on.", file=sys.stderr)
         return 130
-    row = json.loads((out/'metrics.json').read_text())
+    row = read_json(out/'metrics.json')
     weights = out/'weights.safetensors'
     print(f"Epoch {row['epoch']}: PSNR {row['psnr']:.2f} dB (grey {row['psnr_grey']:.2f}). Weights: {weights}")
     return 0

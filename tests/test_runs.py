@@ -5,6 +5,7 @@ import pandas as pd, pytest, torch
 from fastai.torch_core import set_seed
 from PIL import Image
 
+from fastai_colorize import learner
 from fastai_colorize.base.files import error_line
 from fastai_colorize.data.loaders import ColorDataLoaders
 from fastai_colorize.learner import colorize_learner
@@ -101,3 +102,18 @@ def test_leftovers(photos, tmp_path):
     os.utime(out/f'.{"0"*32}.part', (0, 0))
     train(photos, out)
     assert not list(out.glob('*.part')) and not list(out.glob('.*'))
+
+def test_damaged_recipe_and_cache(photo_folder, tmp_path):
+    "Of what is kept beside the state and the photos: a sentence with its name, or it is made again where it only saves time"
+    out,cache = tmp_path/'run',tmp_path/'cache'
+    train(photo_folder, out, cache=cache)
+    for f in (*cache.glob('*.json'), out/'history.csv', out/'photos.csv'):
+        for text in ('', '[1, 2]', '{"a": '): f.write_text(text); train(photo_folder, out, cache=cache)
+        assert f.stat().st_size > 50
+    (out/'recipe.json').write_text('{"bf')
+    with pytest.raises(ValueError, match=f"{out/'recipe.json'} is damaged"): learner.train(photo_folder, out, resume=True, size=32, workers=0)
+    part = next(cache.glob('photos_*'))
+    whole = part.read_bytes()
+    for data in (b'', whole[:7], whole[:100], whole[:-1], bytes(len(whole)), b'\x02' + bytes(7) + b'[]' + whole[10:], whole.replace(b'0.png', b'", 1"')):
+        part.write_bytes(data)
+        with pytest.raises(ValueError, match=f'The cache {part} is damaged.*delete this file'): train(photo_folder, out, cache=cache)

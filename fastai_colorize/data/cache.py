@@ -15,7 +15,6 @@ from hashlib import sha1
 from itertools import islice
 from pathlib import Path
 from shutil import disk_usage
-from time import time
 
 import numpy as np, pandas as pd, torch
 from fastai.data.core import TfmdDL
@@ -25,7 +24,7 @@ from fastprogress.fastprogress import progress_bar
 from fasttransform import Transform
 from PIL import Image, ImageOps
 
-from ..base.files import write_json, writing
+from ..base.files import read_json, remove_leftovers, write_json, writing
 from ..base.grey import GREY_CHROMA
 from ..base.photos import check_photos, open_photo
 
@@ -118,8 +117,7 @@ def _add(self:PhotoCache, new, folder, n, workers):
 def _prepare(folder):
     "Make the folder, or remove what runs that were killed have left in it"
     folder.mkdir(parents=True, exist_ok=True)
-    for o in folder.glob('.*.part'):
-        if time() - o.stat().st_mtime > 3600: o.unlink(missing_ok=True)
+    remove_leftovers(folder)
 
 @patch
 def _write(self:PhotoCache, keys, pixels, folder):
@@ -146,6 +144,7 @@ def _open(self:PhotoCache, path):
         with open(path, 'rb') as f:
             length = int.from_bytes(f.read(8), 'little')
             keys = json.loads(json.loads(f.read(min(length, size)))['__metadata__']['photos'])
+        if not all(isinstance(o, str) for o in keys): raise TypeError('keys are strings')
     except (ValueError, KeyError, TypeError) as e: raise _damaged(path, 'its header cannot be read') from e
     whole = 8 + length + len(keys)*3*self.size**2
     if size != whole: raise _damaged(path, f'it has {size:,} bytes of {whole:,}')
@@ -169,8 +168,9 @@ def check_once(
     return pd.DataFrame(dict(file=files, ok=[not r for r in reasons], reason=reasons))
 
 def _read_checks(path):
-    try: return json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError): return {}   # it only saves time
+    try: known = read_json(path)
+    except (OSError, ValueError): known = {}   # it only saves time
+    return known if isinstance(known, dict) else {}
 
 # %% ../../nbs/data/cache.ipynb #68b8e2b3
 class PhotoDL(TfmdDL):

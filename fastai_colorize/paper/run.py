@@ -33,7 +33,7 @@ from ..games.game import game_entry
 from ..nets.register import create_generator
 from ..nets.weights import load_generator, save_generator
 from .charts import save_strip
-from .results import finished_rows, read_about, read_row
+from .results import finished_rows, read_about, read_csv, read_row
 from fastai_colorize.paper.rows import (VERSION, Protocol, improved, paper, paper_rules, protocols, rows, stage_name,
     stages, trials)
 from .tables import tables
@@ -108,7 +108,7 @@ def run_row(
         done = ' (done already)' if (folder/'final.safetensors').exists() else ''
         print(f"{name}: {stage['game'] or 'L1 alone'}, {stage['epochs']} epochs{done}", flush=True)
         weights = train_stage(stage, folder, train, test, weights, cache)
-        logs.append(pd.read_csv(folder/'history.csv').assign(stage=stage['game'] or 'l1', row=name))
+        logs.append(read_csv(folder/'history.csv').assign(stage=stage['game'] or 'l1', row=name))
     (out/'rows').mkdir(exist_ok=True)
     with TemporaryDirectory(prefix=f'.{name}_', dir=out/'rows') as tmp:
         whole = Path(tmp)/name

@@ -46,6 +46,7 @@ class TrainingRun(Callback):
         self.made,self.start,self.history,self.best,self.rng = self._recipe(),0,[],float('inf'),None
         with self._unlocked_on_error(): self._begin()
         self._guard()
+        if self.history: self._write_history()   # what a stop has left of it
         packages = versions('fastai_colorize', 'fastai', 'torch', 'torchvision')
         write_json(self.out/'recipe.json', dict(self.made, versions=packages, device=str(self.dls.device)))
 
@@ -138,14 +139,19 @@ def after_epoch(self:TrainingRun):
         if n.endswith('_loss') and not np.isfinite(v):
             raise FloatingPointError(f"{n} is {v} in epoch {self.epoch}: lower the learning rate.")
     self.history.append(_plain(self.recorder.log))
-    names = list(self.recorder.metric_names)
-    with writing(self.out/'history.csv') as part: pd.DataFrame(self.history, columns=names).to_csv(part, index=False)
-    row = dict(zip(names, self.history[-1]))
+    row = self._write_history()
     if self.monitor is None or row[self.monitor] < self.best:
         self.best = row.get(self.monitor, self.best)
         save_generator(self.model, self.out/'weights.safetensors', metrics=row, training=self.made)
         write_json(self.out/'metrics.json', row)
     self._save(self.out/'state.pt')
+
+@patch
+def _write_history(self:TrainingRun):
+    "The table of epochs; gives its last row"
+    names = list(self.recorder.metric_names)
+    with writing(self.out/'history.csv') as part: pd.DataFrame(self.history, columns=names).to_csv(part, index=False)
+    return dict(zip(names, self.history[-1]))
 
 @patch
 def _save(self:TrainingRun, path):
