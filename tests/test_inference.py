@@ -370,3 +370,41 @@ def test_samples_and_sheet(col, tmp_path):
     assert path == tmp_path/'sheets'/'demo.png' and Image.open(path).width > 1000
     with pytest.raises(PhotoError, match='must end in'): contact_sheet({'a':[CAT]*3}, tmp_path/'x.xyz')
     contact_sheet({'one':[CAT, CAT.convert('L'), CAT]}, tmp_path/'one.jpg')
+
+# ---- memory
+
+class Plain(torch.nn.Module):
+    def forward(self, l): return l.repeat(1, 2, 1, 1)*.1
+
+def test_no_more_pixels_than_fit(monkeypatch, tmp_path):
+    "Nine small files of many pixels: those in memory are within the budget, one that is larger than it is there alone"
+    import fastai_colorize.use.colorizer as module
+    monkeypatch.setattr(module, 'pixel_budget', lambda: 5_000_000)
+    sizes = [(1000, 1000)]*4 + [(3000, 2000)] + [(1000, 1000)]*4
+    for i,size in enumerate(sizes): Image.new('RGB', size, (i*20, 90, 30)).save(tmp_path/f'{i}.png')
+    files,held,most = [tmp_path/f'{i}.png' for i in range(9)],[],[]
+    colorizer = Colorizer(Plain(), 32)
+    prepare = colorizer.prepare
+    def counted(photo, *args):
+        held.append(sizes[files.index(photo)])
+        most.append(list(held))
+        return prepare(photo, *args)
+    monkeypatch.setattr(colorizer, 'prepare', counted)
+    for i,(photo,res) in enumerate(colorizer.stream(files, 8, workers=1)):
+        assert res.size == sizes[i]
+        held.remove(sizes[i])
+    pixels = [sum(w*h for w,h in o) for o in most]
+    assert len(most) == 9 and all(n <= 5_000_000 or len(o) == 1 for n,o in zip(pixels, most)), most
+
+def test_no_memory_is_tried_alone_and_said(monkeypatch, tmp_path):
+    import fastai_colorize.use.colorizer as module
+    for i in range(3): Image.new('RGB', (40 + i, 32)).save(tmp_path/f'{i}.png')
+    opened = []
+    def scarce(photo, real=module.open_photo):
+        opened.append(photo.name)
+        if photo.name == '1.png' or (photo.name == '0.png' and opened.count('0.png') == 1): raise MemoryError
+        return real(photo)
+    monkeypatch.setattr(module, 'open_photo', scarce)
+    res = [o for _,o in Colorizer(Plain(), 32).stream([tmp_path/f'{i}.png' for i in range(3)])]
+    assert res[0].size == (40, 32) and res[2].size == (42, 32) and opened.count('0.png') == opened.count('1.png') == 2
+    assert str(res[1]).startswith(f'{tmp_path}/1.png: out of memory')

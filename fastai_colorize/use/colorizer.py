@@ -18,12 +18,13 @@ from typing import ClassVar
 
 import numpy as np, torch, torch.nn.functional as F
 from PIL import Image
-from fastcore.basics import chunked, patch
+from fastcore.basics import patch
 from torch import nn
 
 from ..base.color import merge_lab, split_lab, to_uint8
-from ..base.photos import Photo, PhotoLike, open_photo
+from ..base.photos import Photo, PhotoError, PhotoLike, open_photo
 from ..nets.weights import load_generator, packaged_weights
+from .budget import batches_by_pixels, is_out_of_memory, pixel_budget
 
 # %% ../../nbs/use/colorizer.ipynb #a53716f3
 def best_device() -> torch.device:
@@ -191,19 +192,44 @@ def stream(self:Colorizer,
     workers:int|None=None, # threads that open photos, default: one for each core
 ) -> Iterator: # `(Photo, picture)` or `(None, exception)` for each of `photos`, in order
     "What `colorize_batch` gives, with the opened photo beside it (its EXIF data, say)"
+    budget = pixel_budget()
+    batches = batches_by_pixels(photos, bs, budget)
     with ThreadPoolExecutor(workers or os.cpu_count()) as ex:
-        chunks = chunked(iter(photos), bs)
-        load = lambda: [ex.submit(self.prepare, o, render_size) for o in next(chunks, [])]
-        ahead = load()
-        while ahead:
-            now,ahead = ahead,load()
-            ready = {i: f.result() for i,f in enumerate(now) if f.exception() is None}
-            colours = self.colours_of({i: small for i,(_,small) in ready.items()})
-            for i,f in enumerate(now):
-                ab = f.exception() or colours[i]
-                if isinstance(ab, Exception): yield None,ab
-                else: yield ready[i][0],self.paint(ready[i][0], ab, saturation)
-                now[i] = ready[i] = None   # its memory is free for the next
+        start = lambda o: o and (o, [ex.submit(self.prepare, photo, render_size) for photo in o[1]])
+        now = start(next(batches, None))
+        while now:
+            then = next(batches, None)
+            ahead = start(then) if then and now[0][0] + then[0] <= budget else None
+            yield from self.finish(now[0][1], now[1], saturation, render_size)
+            now = ahead or start(then)
+
+@patch
+def finish(self:Colorizer, photos, futures, saturation, render_size):
+    "The results of one batch, in order; what found no memory is tried again alone"
+    ready = {i: f.result() for i,f in enumerate(futures) if f.exception() is None}
+    colours = self.colours_of({i: small for i,(_,small) in ready.items()})
+    for i,f in enumerate(futures):
+        photo,res = ready.pop(i, (None, None))[0],f.exception() or colours[i]
+        futures[i] = f = None   # its memory is free for the next
+        if not isinstance(res, Exception):
+            try: res = self.paint(photo, res, saturation)
+            except (MemoryError, RuntimeError) as e: res = e
+        if isinstance(res, Exception): photo = None
+        yield self.alone(photos[i], saturation, render_size) if _no_memory(res) else (photo, res)
+
+# %% ../../nbs/use/colorizer.ipynb #a10ec0de
+@patch
+def alone(self:Colorizer, source, saturation, render_size):
+    "One photo once more, by itself"
+    try:
+        photo,small = self.prepare(source, render_size)
+        return photo,self.paint(photo, self.predict_ab([small])[0], saturation)
+    except (MemoryError, RuntimeError, ValueError) as e:
+        name = source if isinstance(source, (str, os.PathLike)) else 'image'
+        why = 'out of memory: it has more pixels than fit; make the photo smaller first.'
+        return None,PhotoError(name, why) if isinstance(e, MemoryError) else e
+
+def _no_memory(res): return isinstance(res, Exception) and is_out_of_memory(res)
 
 @patch
 def colours_of(self:Colorizer, smalls):
@@ -227,7 +253,7 @@ def colorize_batch(self:Colorizer,
     """Colour many photos, one after the other, in their order.
 
     Each of `photos` is what `colorize` takes. The result is a generator: `bs` photos, and the next `bs`, are in
-    memory at any time. A photo that cannot be read does not stop the others; its place is taken by the exception.
+    memory at any time, or fewer where they have many pixels; one for which memory does not suffice is tried alone. A photo that cannot be read does not stop the others; its place is taken by the exception.
     """
     check_settings(saturation, render_size)
     return (res for _,res in self.stream(photos, bs, saturation, render_size, workers))
