@@ -154,6 +154,16 @@ def test_primaries_of_another_screen(tmp_path):
     want = np.clip(srgb(light @ np.array([[1.2249, -.2247, 0], [-.0420, 1.0419, 0], [-.0197, -.0786, 1.0979]]).T), 0, 1)*255    # CSS Color 4
     assert off(opened(tmp_path/'a.png'), want) <= 1.1 and off(opened(tmp_path/'a.png'), CAT) > 10
 
+def test_cicp(tmp_path):
+    "sRGB is read, and stands above gAMA; HDR and other primaries are refused"
+    rows = [r.tobytes() for r in CAT]
+    gamma = b'gAMA', struct.pack('>I', 100000)
+    (tmp_path/'a.png').write_bytes(png(rows, 61, 8, 2, (b'cICP', bytes([1, 13, 0, 1])), gamma))
+    assert (opened(tmp_path/'a.png') == CAT).all()
+    for o in ((9, 16), (9, 18), (12, 13)):
+        (tmp_path/'b.png').write_bytes(png(rows, 61, 8, 2, (b'cICP', bytes([*o, 0, 1]))))
+        with pytest.raises(PhotoError, match='save it as sRGB'): open_photo(tmp_path/'b.png')
+
 def test_profile_is_judged_by_its_numbers(tmp_path):
     "It has the name of sRGB, and red and blue exchanged"
     true = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()

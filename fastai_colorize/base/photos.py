@@ -29,7 +29,7 @@ from .headers import MAX_PIXELS, MissingPhotoError, PhotoError
 from .headers import check_size, decode, open_header, orientation, photo_size
 from .kinds import RAW_REASON, is_raw_tiff, pictures_note
 from .metadata import Metadata, keep, losses_note, read_metadata, tiff_bytes, writing_options
-from .profiles import apply_png_colour, png_colour, to_srgb
+from .profiles import CICP_SRGB, apply_png_colour, png_cicp, png_colour, to_srgb
 if TYPE_CHECKING: import pandas as pd   # a table is asked for less often than a photo
 
 # %% ../../nbs/base/photos.ipynb #22142200
@@ -96,6 +96,10 @@ def _from_array(a, name):
 def _from_file(im, source):
     "A `Photo` of a file, opened by `open_header`"
     name,note = str(source),pictures_note(im)
+    if im.format == 'PNG' and (cicp := png_cicp(im.fp)):
+        if cicp not in CICP_SRGB:
+            raise PhotoError(name, 'is not sRGB (chunk cICP), as HDR pictures are; save it as sRGB.')
+        im.info['cicp'] = cicp
     low,colour = None,png_colour(im.info)
     if 'transparency' in im.info or any(o is not None for o in colour):
         with open_header(source) as twin: low = png_low(twin, name)
@@ -119,6 +123,7 @@ def _decode(im, name):
     finally: im.filename = file
     return turned,exif
 
+# %% ../../nbs/base/photos.ipynb #6a5273a7
 def _turn_of(f):
     "The orientation that a TIFF notes"
     order,tags = read_tags(f)
