@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from time import time
+from typing import Any
 from uuid import uuid4
 from zlib import crc32
 
@@ -75,7 +76,7 @@ def write_json(
 
 def read_json(
     path:str|Path, # as `write_json` wrote it
-): # dicts, lists, numbers and strings
+) -> Any: # dicts, lists, numbers and strings
     "Read JSON; a `ValueError` names a file that is damaged"
     try: return json.loads(Path(path).read_text(encoding='utf-8'))
     except ValueError as e: raise ValueError(f'{path} is damaged: it holds no JSON ({e}).') from e

@@ -9,6 +9,7 @@ __all__ = ['LastingStream', 'lasting_output', 'is_lost', 'progress', 'bars_to_st
 
 # %% ../../nbs/base/output.ipynb #82c4d9ec
 import errno, os, sys
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 # %% ../../nbs/base/output.ipynb #5d98e50d
@@ -32,7 +33,7 @@ class LastingStream:
 
 # %% ../../nbs/base/output.ipynb #850cc5e3
 @contextmanager
-def lasting_output():
+def lasting_output() -> Iterator:
     "Inside, `sys.stdout` and `sys.stderr` are lasting, and escape what their code page lacks; gives the first"
     old = sys.stdout,sys.stderr
     for o in old:
@@ -54,9 +55,9 @@ def is_lost(
 
 # %% ../../nbs/base/output.ipynb #4f4b6c6d
 def progress(
-    items, # anything that can be gone through
+    items:Iterable, # anything that can be gone through
     total:int, # how many
-): # the same items
+) -> Iterable: # the same items
     "A bar that is gone at its end: in a notebook, or on `sys.stderr` where that is a terminal"
     from fastprogress.fastprogress import progress_bar
     bars_to_stderr()

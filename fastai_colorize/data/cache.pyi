@@ -7,7 +7,6 @@ from hashlib import sha1
 from itertools import islice
 from pathlib import Path
 from shutil import disk_usage
-from time import time
 import numpy as np, pandas as pd, torch
 from fastai.data.core import TfmdDL
 from fastai.torch_core import TensorImage
@@ -15,7 +14,7 @@ from fastcore.basics import chunked, patch, store_attr
 from fastprogress.fastprogress import progress_bar
 from fasttransform import Transform
 from PIL import Image, ImageOps
-from fastai_colorize.base.files import write_json, writing
+from fastai_colorize.base.files import read_json, remove_leftovers, write_json, writing
 from fastai_colorize.base.grey import GREY_CHROMA
 from fastai_colorize.base.photos import check_photos, open_photo
 
