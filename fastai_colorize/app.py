@@ -8,19 +8,23 @@ Docs: https://fastai-colorize.github.io/fastai_colorize/app.html.md"""
 __all__ = ['preview', 'save_coloured', 'bundle', 'sentence', 'page', 'launch']
 
 # %% ../nbs/app.ipynb #9697c8e2
-import os, tempfile, zipfile
+import os, shutil, tempfile, zipfile
 from collections.abc import Sequence
 from functools import cache
 from itertools import count
 from pathlib import Path
+from stat import S_ISDIR
+from time import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from .base.files import error_line, writing
+from .base.locks import lock_folder, unlock_folder
 from .base.photos import SAVES, open_photo, photo_note, save_photo
 from .use.colorizer import Colorizer
+from .use.guard import Guard
 if TYPE_CHECKING: import gradio as gr
 
 # %% ../nbs/app.ipynb #cbfaad81
@@ -74,10 +78,25 @@ def sentence(
 # %% ../nbs/app.ipynb #57eda3c6
 _SHOWN,_FULL,_ERRORS = 12,'Colour at full size',(ValueError, OSError, RuntimeError)
 
+_PREFIX = 'fastai_colorize_app_'
+
+def _remove_dead(folder):
+    "Remove a folder of ours whose process was killed"
+    try:
+        stat = folder.lstat()
+        ours = S_ISDIR(stat.st_mode) and stat.st_uid == getattr(os, 'getuid', int)()   # no link, of no other user
+        if not ours or time() - stat.st_mtime < 60: return
+        lock_folder(folder)
+    except OSError: return   # it is in use
+    shutil.rmtree(folder, ignore_errors=True)
+    unlock_folder(folder)
+
 @cache
 def _keep_files():
     "Give Gradio a folder that is removed when Python exits"
-    folder = tempfile.TemporaryDirectory(prefix='fastai_colorize_', ignore_cleanup_errors=True)
+    for old in Path(tempfile.gettempdir()).glob(f'{_PREFIX}*'): _remove_dead(old)
+    folder = tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True)
+    lock_folder(folder.name, 'serves its page')
     os.environ['GRADIO_TEMP_DIR'] = folder.name
     return folder   # lives as long as the cache
 
@@ -127,7 +146,7 @@ def _colour(ui, files, saturation, size):
     "The photos at full size, in one file"
     gr,done,bad,notes = ui.gr,[],[],[]
     with tempfile.TemporaryDirectory() as folder:
-        for i,f in enumerate(files):
+        for i,f in enumerate(files or []):
             yield {ui.make: gr.Button(f'Colouring {i+1} of {len(files)} …')}
             try:
                 photo = open_photo(f)
@@ -156,8 +175,9 @@ def page(
         gr.on(changed, show, inputs, shown, trigger_mode='always_last')
         gone = lambda: (gr.DownloadButton(visible=False), gr.Textbox(visible=False))   # they are those of other photos
         ui.files.change(gone, None, [ui.download, ui.notes])
-        ui.make.click(full, inputs, [ui.make, ui.download, ui.problems, ui.notes])
-    return blocks
+        two = dict(concurrency_limit=2)   # a small photo need not wait for a large one
+        ui.make.click(full, inputs, [ui.make, ui.download, ui.problems, ui.notes], **two)
+    return blocks.queue(max_size=32)   # one more is told that the queue is full
 
 # %% ../nbs/app.ipynb #d87f817d
 def launch(
@@ -165,6 +185,8 @@ def launch(
     host:str='127.0.0.1', # address to listen on: this computer only; 0.0.0.0 is every network that it is in
     port:int|None=None, # default: the first free one from 7860
     max_mb:int=50, # larger files are refused
+    max_total_mb:int=2000, # of all the photos that are kept, for an hour each
+    names=(), # under which the page may be reached, besides localhost and numbers; `.example.org` is all below it
     **kwargs, # of Gradio's `Blocks.launch`
 ) -> 'gr.Blocks': # it runs until it is closed: `close`, or `block_thread` and Ctrl-C
     """Serve a page that colours photos in the browser, and return.
@@ -174,10 +196,14 @@ def launch(
     """
     try: import gradio as gr
     except ImportError as e: raise ImportError("The app needs Gradio: pip install 'fastai_colorize[app]'") from e
+    from starlette.middleware import Middleware
     blocks = page(colorizer or Colorizer.from_pretrained())
     private = dict(share=False, enable_monitoring=False, run_history=False, mcp_server=False)
     look = dict(css='#photos [data-testid=status-tracker] {display:none}',   # it would cover the field after a refusal
                 theme=gr.themes.Default(font='system-ui', font_mono='monospace'), ssr_mode=False, footer_links=[])
+    names = (*names, host, *['.gradio.live']*bool(kwargs.get('share')))
+    guard = Middleware(Guard, names=names, folder=_keep_files().name, most=max_total_mb*10**6)
+    private['app_kwargs'] = dict(middleware=[guard])
     quiet = dict(prevent_thread_lock=True, quiet=True)
     blocks.launch(server_name=host, server_port=port, max_file_size=f'{max_mb}mb',
                   **{**private, **look, **quiet, **kwargs})

@@ -87,7 +87,7 @@ def test_temporary_files_are_removed(colorizer, photos, tmp_path, monkeypatch):
     (tmp_path/'tmp').mkdir()
     uploads = Path(os.environ.get('GRADIO_TEMP_DIR', tmp_path/'tmp'))
     before = {o for o in uploads.rglob('*') if o.is_file()}
-    kept = lambda: [o for o in {*uploads.rglob('*'), *(tmp_path/'tmp').rglob('*')} - before if o.is_file() and o.stat().st_size]
+    kept = lambda: [o for o in {*uploads.rglob('*'), *(tmp_path/'tmp').rglob('*')} - before if o.is_file() and o.stat().st_size and o.name != '.lock']
     blocks,photo = launch(colorizer, max_mb=1, inline=False),tmp_path/'coffee.jpg'   # Gradio names its copies by their content: one that no test before has left
     Image.fromarray(data.coffee()[:160,:200]).save(photo)
     full(blocks, [photo, photos/'chelsea.jpg'])
@@ -123,6 +123,36 @@ def test_asks_nothing_of_the_network(served, photos, calls):
 def test_large_upload_is_refused(served, photos):
     res = httpx.post(f'{served.local_url}gradio_api/upload', files={'files':(photos/'large.png').read_bytes()}, timeout=60)
     assert res.status_code == 413 and 'maximum allowed size' in res.text
+
+def test_requests_of_others_are_refused(served, photos, capfd):
+    "Another name for this computer, a script of another site, missing values: an answer of 4xx, and no traceback"
+    api = f'{served.local_url}gradio_api'
+    good = {'files':(photos/'astronaut.jpg').read_bytes()}
+    for heads in ({'host':'evil.example:7860'}, {'origin':'http://evil.example'}, {'origin':'null'}):
+        assert httpx.post(f'{api}/upload', files=good, headers=heads, timeout=60).status_code == 403
+        assert httpx.get(served.local_url, headers=heads, timeout=60).status_code == 403
+    assert httpx.post(f'{api}/upload', files=good, headers={'origin':served.local_url.rstrip('/')}, timeout=60).status_code == 200
+    for data in ([[], None, 96], [[], 1, None], None, 3): assert httpx.post(f'{api}/call/full', json={'data':data}, timeout=60).status_code == 422
+    assert httpx.post(f'{api}/call/full', content=b'{', headers={'content-type':'application/json'}, timeout=60).status_code == 400
+    assert httpx.post(f'{api}/call/full', json={'data':['x'*2**21]}, timeout=60).status_code == 413
+    assert 'Traceback' not in capfd.readouterr().err
+
+def test_leftovers_of_a_killed_page(tmp_path, monkeypatch):
+    "The folder of a process that was killed is removed at the next start; that of a living one, of others, and of a moment ago stay"
+    from fastai_colorize import app
+    from fastai_colorize.base.locks import lock_folder, unlock_folder
+    dead,alive,new,other = [tmp_path/f'{o}' for o in ('fastai_colorize_app_a', 'fastai_colorize_app_b', 'fastai_colorize_app_c', 'mine')]
+    for o in (dead, alive, new, other):
+        o.mkdir()
+        (o/'photo.jpg').write_bytes(b'x')
+    code = f'import time; from fastai_colorize.base.locks import lock_folder; lock_folder({str(alive)!r}); print(1, flush=True); time.sleep(60)'
+    p = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE)
+    try:
+        p.stdout.readline()
+        for o in (dead, alive, other): os.utime(o, (1, 1))
+        for o in sorted(tmp_path.glob(f'{app._PREFIX}*')): app._remove_dead(o)
+    finally: p.kill()
+    assert sorted(o.name for o in tmp_path.iterdir()) == ['fastai_colorize_app_b', 'fastai_colorize_app_c', 'mine']
 
 def test_taken_port_and_missing_gradio(served, colorizer, monkeypatch):
     with pytest.raises(OSError, match=str(served.server_port)): launch(colorizer, port=served.server_port, inline=False)

@@ -253,7 +253,8 @@ def colorize_batch(self:Colorizer,
     """Colour many photos, one after the other, in their order.
 
     Each of `photos` is what `colorize` takes. The result is a generator: `bs` photos, and the next `bs`, are in
-    memory at any time, or fewer where they have many pixels; one for which memory does not suffice is tried alone. A photo that cannot be read does not stop the others; its place is taken by the exception.
+    memory at any time, or fewer where they have many pixels; one for which memory does not suffice
+    is tried alone. A photo that cannot be read does not stop the others; its place is taken by the exception.
     """
     check_settings(saturation, render_size)
     return (res for _,res in self.stream(photos, bs, saturation, render_size, workers))
