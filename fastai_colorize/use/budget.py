@@ -69,7 +69,8 @@ def free_memory() -> int:
     with suppress(OSError, ValueError, StopIteration):
         line = next(o for o in Path('/proc/meminfo').read_text().splitlines() if o.startswith('MemAvailable:'))
         free = [int(line.split()[1])*1024]
-    for most,used in (('memory.max', 'memory.current'), ('memory/memory.limit_in_bytes', 'memory/memory.usage_in_bytes')):
+    v1 = 'memory/memory.limit_in_bytes','memory/memory.usage_in_bytes'
+    for most,used in (('memory.max', 'memory.current'), v1):
         with suppress(OSError, ValueError):   # a container without a limit says "max"
             free.append(int(Path('/sys/fs/cgroup', most).read_text()) - int(Path('/sys/fs/cgroup', used).read_text()))
     with suppress(ImportError, OSError, ValueError):

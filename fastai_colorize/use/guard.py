@@ -30,7 +30,7 @@ class Guard:
             body,receive = await _whole(receive, _MOST_JSON)
             status,why = _json_fault(body)
         if why: return await _refuse(send, status, why)
-        await self.app(scope, self.counted(receive), send)
+        await self.app(scope, _counted(receive, self.left()), send)
 
     def fault(self, scope, heads):
         "A status and a sentence for a request that is refused by its head, else an empty one"
@@ -47,15 +47,15 @@ class Guard:
         if self.folder is None: return self.most
         return self.most - sum(o.stat().st_size for o in Path(self.folder).rglob('*') if o.is_file())
 
-    def counted(self, receive):
-        "`receive`, which ends the connection where more comes than there is room for"
-        left = self.left()
-        async def limited():
-            nonlocal left
-            message = await receive()
-            left -= len(message.get('body', b''))
-            return message if left >= 0 else {'type': 'http.disconnect'}
-        return limited
+# %% ../../nbs/use/guard.ipynb #9a4d000c
+def _counted(receive, left):
+    "`receive`, which ends the connection where more comes than there is room for"
+    async def limited():
+        nonlocal left
+        message = await receive()
+        left -= len(message.get('body', b''))
+        return message if left >= 0 else {'type': 'http.disconnect'}
+    return limited
 
 # %% ../../nbs/use/guard.ipynb #9a4d0009
 _MOST_JSON = 2**20   # bytes of a request without a file
