@@ -1,6 +1,7 @@
 "The paper's rows: killed and resumed, one that fails, tables from files alone, folders that do not fit."
 import hashlib, json, shutil, signal, subprocess, sys
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
 
 import numpy as np, pandas as pd, pytest, torch
@@ -138,6 +139,7 @@ def test_done_is_skipped(done, copied, data, monkeypatch):
 def test_one_failing_row(data, tmp_path, monkeypatch, capsys):
     "The next row runs, the reason is told, and the next call tries again"
     real = ex.learner.train
+    @wraps(real)
     def broken(*args, gan, **kw):
         if gan == 'wgan-clip': raise RuntimeError('CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported.\nFor debugging consider passing CUDA_LAUNCH_BLOCKING=1')
         return real(*args, gan=gan, **kw)
