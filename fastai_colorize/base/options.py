@@ -121,11 +121,6 @@ def _fixed(func):
             return sum(not isinstance(a, ast.Starred) for a in o.args),{k.arg for k in o.keywords}
     return 0,set()
 
-def _hands_on(func):
-    "Does it call the method of a base, as `super().create(…)` or `Base.create(…)`?"
-    calls = [o.func for o in ast.walk(func) if isinstance(o, ast.Call)]
-    return any(isinstance(o, ast.Attribute) and o.attr == func.name for o in calls)
-
 def _settable(options): return [o for o in options if not o.required and not isinstance(o.default, Expression)]
 
 def _merged(funcs):
@@ -139,7 +134,8 @@ def _merged(funcs):
         known.update(o.name for o in args[:count])
         res += [o for o in args if o.name not in known]
         known.update(o.name for o in args)
-        if not more or not _hands_on(func): break
+        calls = {getattr(o.func, 'attr', '') for o in ast.walk(func) if isinstance(o, ast.Call)}
+        if not more or func.name not in calls: break   # the base's method counts where it is called
         count,names = _fixed(func)
         known |= names
     return _settable(res)
