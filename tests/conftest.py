@@ -41,13 +41,17 @@ def _resident():
     try: return int(Path('/proc/self/statm').read_text().split()[1])*os.sysconf('SC_PAGE_SIZE')/1e6
     except (OSError, ValueError): return 0
 
+def _glibc(name, *args):
+    try: getattr(ctypes.CDLL(None), name)(*args)
+    except (OSError, AttributeError, TypeError): pass      # another system
+
+_glibc('mallopt', -3, 8_000_000)   # M_MMAP_THRESHOLD: blocks from 8 MB on are given back at once; else aligned ones of up to 32 MB pile up
 _kept = [0.]
 def pytest_runtest_logfinish(nodeid):
     "Learners are circles, and glibc keeps what was freed: give back what a test has left, where it is much"
     if _resident() < _kept[0] + 150: return
     gc.collect()
-    try: ctypes.CDLL(None).malloc_trim(0)
-    except (OSError, AttributeError, TypeError): pass      # not glibc
+    _glibc('malloc_trim', 0)
     _kept[0] = _resident()
 
 # ---- photographs

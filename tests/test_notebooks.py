@@ -31,7 +31,7 @@ def running(request):
     processes,stopped = [],threading.Event()
     def run(nb, threads=1):
         if stopped.is_set(): return 1,'stopped'
-        env = {**os.environ, 'OMP_NUM_THREADS': str(threads), 'MALLOC_ARENA_MAX': '2'}
+        env = {**os.environ, 'OMP_NUM_THREADS': str(threads), 'MALLOC_ARENA_MAX': '2', 'MALLOC_MMAP_THRESHOLD_': '8000000'}
         p = subprocess.Popen([sys.executable, '-W', 'ignore', '-c', RUN, nb], env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         processes.append(p)
         out,_ = p.communicate()

@@ -201,14 +201,14 @@ def kid(
     draw = lambda o: torch.randperm(len(o), generator=rng)[:size]
     draws = [torch.cat([draw(x), len(x) + draw(y)]) for _ in range(subsets)]
     if len(both) > 4096: kernels = (_kernel(both[i]) for i in draws)   # all of them would not fit into memory
-    else: kernels = (k[i][:,i] for k in [_kernel(both)] for i in draws)
+    else: kernels = (k[i[:,None],i] for k in [_kernel(both)] for i in draws)
     values = torch.stack([_discrepancy(o) for o in kernels])*1000
     return values.mean().item(),values.std(correction=0).item()
 
 # %% ../../nbs/base/metrics.ipynb #c6709ea7
 def _kernel(x):
     "How alike any two pictures are, by their features: a polynomial of degree 3"
-    return (x@x.T/x.shape[1] + 1)**3
+    return (x@x.T).div_(x.shape[1]).add_(1).pow_(3)   # in place: it is large
 
 def _discrepancy(k):
     "How much more alike pictures are among themselves than across; each set is one half of the rows"
