@@ -1,5 +1,5 @@
 "Each notebook runs from top to bottom, in a process of its own; notebook, module and README say the same."
-import importlib.util, json, os, re, signal, subprocess, sys, threading, time
+import importlib.util, json, os, re, signal, subprocess, sys, tempfile, threading, time
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -31,11 +31,12 @@ def running(request):
     processes,stopped = [],threading.Event()
     def run(nb, threads=1):
         if stopped.is_set(): return 1,'stopped'
-        env = {**os.environ, 'OMP_NUM_THREADS': str(threads), 'MALLOC_ARENA_MAX': '2', 'MALLOC_MMAP_THRESHOLD_': '8000000'}
-        p = subprocess.Popen([sys.executable, '-W', 'ignore', '-c', RUN, nb], env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        processes.append(p)
-        out,_ = p.communicate()
-        return p.returncode,out
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as tmp:       # what a notebook trains is up to 2 GB
+            env = {**os.environ, 'OMP_NUM_THREADS': str(threads), 'MALLOC_ARENA_MAX': '2', 'MALLOC_MMAP_THRESHOLD_': '8000000', 'TMPDIR': tmp}
+            p = subprocess.Popen([sys.executable, '-W', 'ignore', '-c', RUN, nb], env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            processes.append(p)
+            out,_ = p.communicate()
+            return p.returncode,out
     def run_alone(nb):
         while not (stopped.is_set() or all(o.done() for o in small.values())): wait(small.values(), timeout=.5)   # for ever, for one that is cancelled
         return run(nb, CORES)

@@ -35,7 +35,7 @@ def to_pil(
     rgb:torch.Tensor|np.ndarray, # `(3,H,W)` or `(H,W,3)`, uint8 in 0…255 or floating point in 0…1
 ) -> Image.Image:
     "The picture of a tensor or an array; a `ValueError` for another shape, or integers other than uint8"
-    a = rgb if isinstance(rgb, torch.Tensor) else torch.from_numpy(np.asarray(rgb))
+    a = rgb if isinstance(rgb, torch.Tensor) else torch.from_numpy(np.require(rgb, requirements='W'))
     a = a.detach().as_subclass(torch.Tensor)
     if a.ndim != 3 or 3 not in (a.shape[0], a.shape[-1]):
         raise ValueError(f"to_pil takes one picture of shape (3, H, W) or (H, W, 3), got {tuple(a.shape)}.")
