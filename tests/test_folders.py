@@ -81,6 +81,11 @@ def test_patterns(tmp_path, col):
     report = col.colorize_files([tmp_path/'*.png', tmp_path/'*.gif', tmp_path/'s*'], tmp_path/'out')
     assert names(report.result.dropna()) == ['a_small.jpg', 'c.jpg', 'd.png'] and report[report.result.isna()].file.tolist() == [tmp_path/'*.gif']
 
+def test_the_list_of_the_caller_is_left_alone(tmp_path, col):
+    CAT.save(tmp_path/'a.png')
+    paths = [tmp_path/'a.png', tmp_path/'*.png']
+    assert len(col.colorize_files(paths, tmp_path/'out')) == 1 and paths == [tmp_path/'a.png', tmp_path/'*.png']
+
 # ---- files that hang, names that stop
 
 def others(folder):

@@ -45,7 +45,7 @@ def _sources(path, out, exclude):
 
 def _search(paths, out, exclude):
     "All sources with their places, what was skipped, and rows for what cannot be searched"
-    found,skipped,rows,todo = [],{},[],listify(paths)
+    found,skipped,rows,todo = [],{},[],[*listify(paths)]
     while todo:
         p = todo.pop(0)
         try:
