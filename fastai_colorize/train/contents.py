@@ -10,7 +10,7 @@ __all__ = ['photo_table', 'write_table', 'compare_photos']
 # %% ../../nbs/train/contents.ipynb #34ed36f0
 import os
 from concurrent.futures import ThreadPoolExecutor
-from hashlib import file_digest
+from hashlib import sha1
 from pathlib import Path
 
 import pandas as pd
@@ -60,7 +60,10 @@ def _contents(files, folder):
 def _content(file):
     "`(bytes, SHA-1)` of a file; what cannot be read is said where it is decoded"
     try:
-        with open(file, 'rb') as f: return os.fstat(f.fileno()).st_size,file_digest(f, 'sha1').hexdigest()
+        digest = sha1()
+        with open(file, 'rb') as f:
+            while block := f.read(2**20): digest.update(block)
+            return f.tell(),digest.hexdigest()
     except OSError: return 0,''
 
 def _read(path):
