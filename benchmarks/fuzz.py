@@ -59,6 +59,8 @@ def pillow_files(res):
     save('plain.avif', im, 'AVIF', **{k: v for k,v in more.items() if k != 'dpi'})
     for c in (None, 'tiff_lzw', 'tiff_adobe_deflate', 'packbits', 'jpeg'): save(f'{c}.tif', im, 'TIFF', compression=c, **({} if c else more))
     save('group4.tif', im.convert('1'), 'TIFF', compression='group4')
+    save('raw.dng', im, 'TIFF', tiffinfo={50706: b'\1\4\0\0'})
+    save('xmp.tif', im, 'TIFF', tiffinfo={700: more['xmp']})
     save('pages.tif', im.convert('L'), 'TIFF', save_all=True, append_images=[im, im])
 
 def tifffile_files(res):
@@ -89,7 +91,6 @@ def written_by_hand(res):
     res['os2.bmp'] = b'BM' + struct.pack('<IHHIIHHHH', 26 + 24, 0, 0, 26, 12, 4, 2, 1, 24) + row*2
     res['ascii.ppm'] = b'P3 # numbers\n2 2\n255\n' + b'1 2 3 4 5 6 7 8 9 10 11 12\n'
     res['floats.pfm'] = b'Pf\n2 2\n-1.0\n' + struct.pack('<4f', 0, .3, .6, 1)
-    res['raw.dng'] = res['None.tif']
 
 def valid_files():
     res = {}
@@ -281,7 +282,7 @@ def work(args):
         if i % 10: path.unlink()
         else: waiting.append((i, path))
         if waiting and (len(waiting) == 50 or i == args.stop - 1):
-            say('begin', waiting[-1][0])
+            say('folder begin', waiting[-1][0])
             res = guarded(check_folder, [o for _,o in waiting], folder/"out")
             for k,(j,o) in enumerate(waiting):
                 say('folder', j, res if isinstance(res, str) else res[k], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss//1024)
@@ -299,7 +300,7 @@ def watch(args, start, stop, work_folder, seen):
     while True:
         if not select.select([p.stdout], [], [], limit)[0]:
             p.kill(), p.wait()
-            seen(now, f'hangs: more than {limit} s')
+            seen(now, f'hangs: more than {limit:g} s')
             return now + 1
         data = p.stdout.read1()
         if not data: break
@@ -307,7 +308,7 @@ def watch(args, start, stop, work_folder, seen):
         for line in lines:
             kind,i,*rest = line.decode().split('\t')
             now = int(i)
-            if kind == 'begin': limit = args.limit*(5 if now < start + 3 else 1)
+            if kind.endswith('begin'): limit = args.limit*(5 if now < start + 3 or 'folder' in kind else 1)
             else: seen(now, rest[0], int(rest[1]), kind)
     if p.wait():
         tail = (Path(work_folder)/'stderr.txt').read_text(errors='replace').strip().splitlines()[-1:]
@@ -320,7 +321,7 @@ def main():
     parser.add_argument('--n', type=int, default=10_000)
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--only', type=int, help='this file alone')
-    parser.add_argument('--limit', type=int, default=20, help='seconds a file')
+    parser.add_argument('--limit', type=float, default=20, help='seconds a file')
     parser.add_argument('--memory', type=int, default=8000, help='MB of address space (the libraries alone map three thousand)')
     parser.add_argument('--keep', type=Path, default='faults')
     for o in ('--work', '--start', '--stop'): parser.add_argument(o, type=str if o == '--work' else int, help='of the watched process')

@@ -1,5 +1,5 @@
 "What files mean, decided by others: hand-written bytes, tifffile, OpenCV, the arithmetic of CIE and ICC; and what a result keeps of them"
-import io,struct,sys,warnings,zlib
+import io,re,struct,sys,warnings,zlib
 import numpy as np, pytest
 from PIL import Image, ImageCms
 from skimage import data
@@ -217,6 +217,19 @@ def test_pages_are_said(tmp_path):
     assert notes == {'three.tif':'page 1 of 3', 'one.tif':'', 'a.gif':'frame 1 of 2', 'a.webp':'frame 1 of 2', 'a.png':'frame 1 of 2', 'pyramid.tif':''}
     assert (opened(tmp_path/'three.tif') == GREY[...,None]).all()
 
+@pytest.mark.parametrize('cut', [0, 4, 12])
+def test_a_broken_second_page_does_not_turn_the_first(tmp_path, cut):
+    "Pages are counted elsewhere: where one ends too early, Pillow has lost the orientation of the first"
+    tifffile.imwrite(tmp_path/'a.tif', np.ascontiguousarray(np.rot90(CAT)), photometric='rgb', extratags=[(274, 'H', 1, 6, True)])
+    whole = (tmp_path/'a.tif').read_bytes()
+    first, = struct.unpack('<I', whole[4:8])
+    end = first + 2 + 12*int.from_bytes(whole[first:first+2], 'little')
+    n = len(whole) + len(whole)%2
+    second = struct.pack('<HHHII', 1, 258, 3, 1, 8) + bytes(4)               # a page without a size
+    (tmp_path/'b.tif').write_bytes((whole[:end] + struct.pack('<I', n) + whole[end+4:]).ljust(n, b'\0') + second[:len(second) - cut])
+    p = open_photo(tmp_path/'b.tif')
+    assert p.size == photo_size(tmp_path/'b.tif') == (61,40) and (p.rgb == CAT).all()
+
 def test_report_says_pages_and_losses(tmp_path, capsys):
     from fastai_colorize.use.colorizer import Colorizer
     import fastai_colorize.use.folders
@@ -337,3 +350,29 @@ def test_mutated_metadata(tmp_path, seed):
         except PhotoError: return
         if max(p.size) > 16_383: return                                       # more than a WebP holds
         for s in ('.jpg', '.png', '.webp', '.tif'): assert open_photo(save_photo(p.to_pil().convert('RGB'), tmp_path/f'b{s}', exif=p.exif, meta=p.meta)).size == p.size
+
+# ---- damaged heads
+
+@pytest.mark.parametrize('tag', (254, 258, 284, 332, 339, 330, 700, 34675))
+@pytest.mark.parametrize('kind,value', [(2, b'eight\0'), (5, struct.pack('<2I', 1, 3)), (12, struct.pack('<d', .5)), (3, b'')], ids=['text', 'fraction', 'float', 'nothing'])
+def test_any_kind_of_value_under_any_tag(tmp_path, tag, kind, value):
+    "Read, or refused in a sentence: `PhotoError` is the only error"
+    tags = {256:(4, 1, struct.pack('<I', 4)), 257:(4, 1, struct.pack('<I', 2)), 258:(3, 1, b'\x08\0'), 259:(3, 1, b'\1\0'), 262:(3, 1, b'\1\0'), 273:(4, 1, struct.pack('<I', 8)), 278:(4, 1, struct.pack('<I', 2)), 279:(4, 1, struct.pack('<I', 8))}
+    (tmp_path/'a.tif').write_bytes(b''.join(write_tags('<', {**tags, tag:(kind, len(value)//{2:1, 5:8, 12:8, 3:2}[kind], value)}, bytes(range(8)))))
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        try: assert opened(tmp_path/'a.tif').shape == (2,4,3)
+        except PhotoError as e: assert e.reason.endswith('.') and '\n' not in e.reason
+
+def test_chromaticities_that_are_too_many(tmp_path):
+    (tmp_path/'a.png').write_bytes(png([r.tobytes() for r in CAT], 61, 8, 2, (b'cHRM', struct.pack('>9I', *range(1, 10)))))
+    assert (opened(tmp_path/'a.png') == CAT).all()
+
+def test_a_head_that_lies_about_the_size(tmp_path):
+    "The decoder finds another picture than its head announces: Pillow would give it, of the size that nobody asked about"
+    pillow_heif = pytest.importorskip('pillow_heif')
+    pillow_heif.from_bytes('RGB', (61,40), CAT.tobytes()).save(tmp_path/'a.heic')
+    whole = (tmp_path/'a.heic').read_bytes()
+    (tmp_path/'b.heic').write_bytes(re.sub(rb'(ispe.{4}).{4}', lambda m: m[1] + struct.pack('>I', 50_000), whole, flags=re.S))
+    assert open_photo(tmp_path/'a.heic').size == (61,40)
+    with pytest.raises(PhotoError, match='broken'): open_photo(tmp_path/'b.heic')

@@ -166,7 +166,8 @@ def test_orientation_in_xmp(tmp_path):
     "Some programs note the orientation there alone"
     xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
     CAT.save(tmp_path/'a.jpg', xmp=xmp)
-    assert open_photo(tmp_path/'a.jpg').size == photo_size(tmp_path/'a.jpg') == CAT.size[::-1]
+    CAT.save(tmp_path/'a.tif', tiffinfo={700: xmp})
+    for f in ('a.jpg', 'a.tif'): assert open_photo(tmp_path/f).size == photo_size(tmp_path/f) == CAT.size[::-1]
 
 def test_size_from_the_head(tmp_path):
     CAT.save(tmp_path/'whole.jpg')
@@ -356,3 +357,15 @@ def test_threads_open_the_same(tmp_path):
     want = [open_photo(tmp_path/f).rgb for f in ('a.png', 'b.jpg')]
     with ThreadPoolExecutor(8) as ex:
         for i,p in enumerate(ex.map(open_photo, [tmp_path/'a.png', tmp_path/'b.jpg']*20)): assert (p.rgb == want[i%2]).all()
+
+def test_reasons_are_one_line():
+    "What libraries say has line ends; names of files are left as they are"
+    assert PhotoError('a', 'broken: no end (at 5)\n.').reason == 'broken: no end (at 5).' and PhotoError('a', 'broken: one\r\n two..').reason == 'broken: one two.'
+    assert PhotoError('a', "its result would be b  c.jpg.").reason == "its result would be b  c.jpg."
+
+def test_profile_that_is_a_number(tmp_path):
+    "As a damaged TIFF has it, and XMP likewise"
+    CAT.save(tmp_path/'a.tif', tiffinfo={34675: 5, 700: 7})
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        assert (open_photo(tmp_path/'a.tif').rgb == np.asarray(CAT)).all()

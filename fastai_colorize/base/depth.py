@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from .headers import PhotoError, decode
+from .kinds import tag_numbers
 
 # %% ../../nbs/base/depth.ipynb #3e1f2974
 def as_uint8(
@@ -38,10 +39,10 @@ def mend_tiff(
 ):
     "Have Pillow decode a TIFF as the file says; a `PhotoError` for what it would decode wrongly"
     tags = im.tag_v2
-    signed = 2 in _numbers(tags.get(339, 1)) and _numbers(tags.get(258, 1))[0] < 32
+    signed = 2 in tag_numbers(tags, 339, 1) and tag_numbers(tags, 258, 1)[0] < 32
     if signed: raise PhotoError(name, 'holds signed numbers, which do not say what is white; save it as 8 or 16 bits.')
     if tags.get(332, 1) != 1: raise PhotoError(name, 'holds inks that are not CMYK; save it as RGB.')
-    if tags.get(284, 1) == 2 and 16 in _numbers(tags.get(258, 1)):
+    if tags.get(284, 1) == 2 and 16 in tag_numbers(tags, 258, 1):
         if tags.get(262) != 2 and tags.get(259, 1) == 1:
             raise PhotoError(name, 'holds inks of 16 bits, each in a plane of its own; save it as RGB.')
         order = 'L' if tags.prefix == b'II' else 'B'
@@ -52,8 +53,6 @@ def _wide(tile, order):
     if len(tile.args[0]) > 1: return tile
     return tile._replace(args=(f'{tile.args[0]};16{order}', *tile.args[1:]))
 
-def _numbers(o): return o if isinstance(o, tuple) else (o,)
-
 def tiff_samples(
     im:Image.Image, # decoded by Pillow, of mode `I`, `F` or `I;16…`
     a:np.ndarray, # its numbers
@@ -61,7 +60,7 @@ def tiff_samples(
 ) -> np.ndarray: # uint8, black is 0
     "The numbers of a deep grey TIFF in 8 bits"
     tags = getattr(im, 'tag_v2', {})
-    bits,sign = _numbers(tags.get(258, 0))[0],_numbers(tags.get(339, 1))[0]
+    bits,sign = tag_numbers(tags, 258, 0)[0],tag_numbers(tags, 339, 1)[0]
     if bits == 32 and sign == 1 and a.dtype == np.int32: a = a.view(np.uint32)
     res = ((a.astype(np.uint32)*510 + 4095)//8190).astype(np.uint8) if bits == 12 else as_uint8(a, name)
     return 255 - res if tags.get(262) == 0 else res

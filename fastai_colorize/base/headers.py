@@ -33,7 +33,8 @@ def photo_size(
 ) -> tuple[int,int]: # width and height, upright
     "The size of a photo, from the head of its file"
     with open_header(path) as im:
-        turned = orientation(im) > 4 and im.format != 'TIFF'   # a TIFF says its upright size
+        upright = im.format == 'TIFF' and im.tag_v2.get(274) in (5, 6, 7, 8)   # Pillow has seen to it
+        turned = orientation(im) > 4 and not upright
         return im.size[::-1] if turned else im.size
 
 # %% ../../nbs/base/headers.ipynb #cd596b54
@@ -52,12 +53,17 @@ class PhotoError(ValueError):
         name:str|Path, # the file, or what stands for it
         reason:str, # what is wrong with it, and what to do
     ):
+        reason = _one_line(reason)
         super().__init__(str(name), reason)
         self.name,self.reason = str(name),reason
     def __str__(self): return f'{self.name}: {self.reason}'
 
 class MissingPhotoError(PhotoError, FileNotFoundError):
     "There is no such file or folder; also a `FileNotFoundError`"
+
+def _one_line(text):
+    "What libraries say may have line ends inside, and at the end"
+    return re.sub(r'[ .]+\.$', '.', re.sub(r'\s*[\x00-\x1f\x7f-\x9f]+\s*', ' ', text))
 
 # %% ../../nbs/base/headers.ipynb #617e072d
 MAX_PIXELS = 100_000_000   # larger pictures are refused
@@ -83,14 +89,22 @@ def out_of_memory(
     "What is said of a photo for which this machine has no room"
     return '{}×{} pixels are more than fit into the free memory (out of memory); make it smaller first.'.format(*size)
 
+def _broken(error):
+    "What a library says; some quote the file at length"
+    text = str(error)
+    return f'broken: {text}.' if len(text) < 200 else f'broken: {text[:200]} and so on.'
+
 def decode(
     im:Image.Image, # from `open_header`
     name:str, # for messages
 ):
     "Decode a picture in place; what is broken is a `PhotoError`"
+    size = im.size
     try: im.load()
     except MemoryError as e: raise PhotoError(name, out_of_memory(im.size)) from e
-    except Exception as e: raise PhotoError(name, f'broken: {e}.') from e
+    except Exception as e: raise PhotoError(name, _broken(e)) from e
+    if sorted(im.size) != sorted(size):   # a TIFF is upright by now
+        raise PhotoError(name, 'broken: it has {}×{} pixels where its head says {}×{}.'.format(*im.size, *size))
 
 # %% ../../nbs/base/headers.ipynb #54ecfa4e
 def _open_header(
@@ -105,7 +119,7 @@ def _open_header(
     f.seek(0)
     try: im = factory(f, '')   # without a name the file is not mapped: Pillow would scramble a turned TIFF
     except Exception as e:
-        raise PhotoError(name, _TIFF_KIND if str(e) == 'unknown pixel mode' else f'broken: {e}.') from e
+        raise PhotoError(name, _TIFF_KIND if str(e) == 'unknown pixel mode' else _broken(e)) from e
     if is_raw_tiff(im): raise PhotoError(name, RAW_REASON)
     check_size(*im.size, name)
     return im

@@ -37,7 +37,8 @@ def read_metadata(
     if im.format == 'PNG': text = {k: str(v) for k,v in getattr(im, 'text', {}).items()}
     tags = getattr(im, 'tag_v2', {})
     raw = info.get('xmp') or tags.get(700)
-    xmp = clean_xmp(raw.encode() if isinstance(raw, str) else raw)
+    raw = raw.encode() if isinstance(raw, str) else raw
+    xmp = clean_xmp(raw if isinstance(raw, bytes) else None)   # damaged tags may hold numbers
     iptc,comment = _iptc(im, tags, text),info.get('comment')
     text = {k: v for k,v in text.items() if k != 'XML:com.adobe.xmp' and not k.startswith('Raw profile type ')}
     return Metadata(xmp, iptc, _dpi(im, tags, turned), comment.encode() if isinstance(comment, str) else comment, text,

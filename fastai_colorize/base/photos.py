@@ -95,7 +95,9 @@ def _from_array(a, name):
 # %% ../../nbs/base/photos.ipynb #35240da5
 def _from_file(im, source):
     "A `Photo` of a file, opened by `open_header`"
-    name,note = str(source),pictures_note(im)
+    name,note = str(source),''
+    if im.format != 'JPEG':
+        with open_header(source) as twin: note = pictures_note(twin)   # a broken second page would spoil the first
     if im.format == 'PNG' and (cicp := png_cicp(im.fp)):
         if cicp not in CICP_SRGB:
             raise PhotoError(name, 'is not sRGB (chunk cICP), as HDR pictures are; save it as sRGB.')

@@ -29,7 +29,7 @@ def to_srgb(
             im = im.convert('RGB')
             if is_srgb(icc): return im
         return _convert(im, profile)
-    except (ImageCms.PyCMSError, OSError, ValueError) as e:
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as e:
         warnings.warn(f'{name}: the colour profile cannot be used and is ignored ({e}).')
         return im.convert('RGB')
 
@@ -53,7 +53,7 @@ def png_colour(
     if info.get('icc_profile') or 'srgb' in info or 'cicp' in info: return None,None
     gamma,xy = info.get('gamma'),info.get('chromaticity')
     if not gamma or abs(gamma*2.2 - 1) < .05: gamma = None
-    if not xy or np.abs(np.subtract(xy, _SRGB_XY)).max() < .005: return gamma,None
+    if not xy or len(xy) != 8 or np.abs(np.subtract(xy, _SRGB_XY)).max() < .005: return gamma,None
     try: matrix = np.linalg.inv(_to_xyz(_SRGB_XY)) @ _adapt(xy[:2]) @ _to_xyz(xy)
     except (np.linalg.LinAlgError, ZeroDivisionError): return gamma,None   # no place for a colour: it says nothing
     return gamma,matrix if np.isfinite(matrix).all() else None
