@@ -37,7 +37,7 @@ class ConditionalGAN(Callback):
     "Train the Learner's model against a critic, by the rules of pix2pix unless told otherwise"
     order,run_valid = orders.game,False
     monitor = None   # no column tells when a game was at its best: its last weights are kept
-    critic,critic_opt,critic_scaler,before_find,set_aside = None,None,None,None,()
+    critic,critic_opt,critic_scaler,before_find,set_aside,scale = None,None,None,None,(),{}
     _stateattrs = 'critic','critic_opt','critic_scaler','before_find','set_aside'   # stay behind in an exported Learner
     terms = 'd_loss','d_real','d_fake','g_gan','g_l1','saturation'
     panels = ('d_real','d_fake'),('g_gan',),('g_l1',),('saturation',)   # what `plot_losses` draws
@@ -144,6 +144,7 @@ def _update_critic(self:ConditionalGAN, l, ab, fake):
     if self.critic_scaler is None:
         scaler = getattr(self.learn, 'scaler', None)
         self.critic_scaler = GradScaler(l.device.type, enabled=scaler is not None and scaler.is_enabled())
+        if self.scale: self.critic_scaler.load_state_dict(self.scale)
     self.critic_opt.set_hyper('lr', float(self.opt.hypers[-1]['lr'])*self.lr_mult)
     self.critic_opt.zero_grad()
     loss = self.critic_loss(l, ab, fake)
@@ -196,7 +197,7 @@ def before_fit(self:ConditionalGAN):
         raise ValueError("This Learner was exported, and its critic stayed behind: "
                          "remove this callback or add a new one.")
     if (lr := self.opt.hypers[-1]['lr']) <= 0: raise ValueError(f"The learning rate must be above 0, got {lr}.")
-    self.critic_scaler = None
+    self.critic_scaler,self.scale = None,{}
     self._place(next(self.model.parameters()).device)
     self.before_find = deepcopy(self.state_dict()) if hasattr(self.learn, 'lr_finder') else None
 
@@ -241,9 +242,11 @@ def after_train(self:ConditionalGAN):
 # %% ../../nbs/games/adversarial.ipynb #6a78c6b4
 @patch
 def state_dict(self:ConditionalGAN) -> dict:
-    "Critic, its optimizer, counters and history: all that a later run needs to go on"
+    "Critic, its optimizer, counters, history, last terms: all that a later run needs to go on"
     critic,opt = self.critic.state_dict(),self.critic_opt.state_dict()
-    return dict(critic=critic, opt=opt, n_seen=self.n_seen, history=self.history)
+    last = {n: torch.as_tensor(getattr(self, n)).detach() for n in self.terms}   # a critic-only batch repeats some
+    scale = self.critic_scaler.state_dict() if self.critic_scaler else {}
+    return dict(critic=critic, opt=opt, n_seen=self.n_seen, history=self.history, last=last, scale=scale)
 
 @patch
 def load_state_dict(self:ConditionalGAN,
@@ -254,6 +257,8 @@ def load_state_dict(self:ConditionalGAN,
     self.critic.load_state_dict(state['critic'])
     self.critic_opt.load_state_dict(state['opt'])
     self.n_seen,self.history = state['n_seen'],state['history']
+    self.scale = state.get('scale', {})   # the first release kept neither this nor the last terms
+    for n,v in state.get('last', {}).items(): setattr(self, n, v)
 
 # %% ../../nbs/games/adversarial.ipynb #fe1ae89e
 @patch

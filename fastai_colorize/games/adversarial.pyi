@@ -29,6 +29,7 @@ class ConditionalGAN(Callback):
     critic_scaler: Any
     before_find: Any
     set_aside: tuple[Any, ...]
+    scale: dict
     terms: tuple[Any, ...]
     panels: tuple[Any, ...]
     batch_steps: int

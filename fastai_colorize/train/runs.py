@@ -54,8 +54,9 @@ class TrainingRun(Callback):
         if not self.active: return
         if self.epoch < self.start:
             self.recorder.log = L(self.history[self.epoch][:-1])   # done already: show its row, and skip it
+            self.recorder.smooth_loss.count = self.iters[self.epoch]
             raise CancelEpochException()
-        if self.epoch == self.start and self.rng: _set_rng_state(self.dls, self.rng)
+        if self.epoch == self.start and self.rng: self._go_on()
 
     def after_fit(self):
         if self.active: self._leave()
@@ -121,7 +122,7 @@ def _guard(self:TrainingRun):
 @patch
 def _leave(self:TrainingRun):
     "Unlock the folder"
-    vars(self.learn).pop('_with_events', None)
+    for o in ('_with_events', 'save'): vars(self.learn).pop(o, None)
     unlock_folder(self.out)
 
 # %% ../../nbs/train/runs.ipynb #25ccf937
@@ -162,7 +163,7 @@ def _save(self:TrainingRun, path):
     recorder = dict(lrs=rec.lrs, losses=losses, iters=rec.iters, count=smooth.count, val=smooth.val)
     state = dict(epoch=self.epoch, recipe=self.made, model=self.model.state_dict(), opt=_plain(self.opt.state_dict()),
                  callbacks=_plain(cbs), rng=_rng_state(self.dls), history=self.history, best=self.best,
-                 recorder=_plain(recorder))
+                 recorder=_plain(recorder), pending=self._pending())
     with writing(path) as part: torch.save(state, part)
 
 # %% ../../nbs/train/runs.ipynb #49a413dc
@@ -207,7 +208,40 @@ def _put_back(self:TrainingRun, state):
     self.rng = {k: v.cpu() if isinstance(v, torch.Tensor) else v for k,v in state['rng'].items()}
     rec,saved = self.recorder,state['recorder']
     rec.lrs,rec.losses = saved['lrs'],[torch.tensor(o) for o in saved['losses']]
-    rec.smooth_loss.count,rec.smooth_loss.val = saved['count'],saved['val']
+    rec.smooth_loss.count,rec.smooth_loss.val,self.iters = saved['count'],saved['val'],saved['iters']
+    self._put_back_pending(**state.get('pending', {}))   # the first release knew of none
+    self._skip()
+
+# %% ../../nbs/train/runs.ipynb #ceeb46a0
+@patch
+def _pending(self:TrainingRun) -> dict:
+    "What fastai's callbacks carry from one epoch into the next"
+    scaler,sums = [getattr(self.learn, o, None) for o in ('scaler', 'gradient_accumulation')]
+    count = sums.count if sums else 0
+    grads = {n: p.grad for n,p in self.model.named_parameters() if count and p.grad is not None}
+    return dict(scaler=scaler.state_dict() if scaler else {}, count=count, grads=grads)
+
+@patch
+def _put_back_pending(self:TrainingRun, scaler=None, count=0, grads=None):
+    "The same, out of a state"
+    if scaler: self.learn.scaler.load_state_dict(scaler)
+    if count: self.learn.gradient_accumulation.count = count
+    params = dict(self.model.named_parameters())
+    for n,o in (grads or {}).items(): params[n].grad = o
+
+@patch
+def _skip(self:TrainingRun):
+    "While finished epochs go by, callbacks see their numbers, and leave everything as it is"
+    self.lrs = [h['lr'] for h in self.opt.hypers]
+    self.learn.save = lambda *args, **kwargs: None
+    self.model.eval()
+
+@patch
+def _go_on(self:TrainingRun):
+    "The first epoch that is not finished begins"
+    vars(self.learn).pop('save', None)
+    self.opt.set_hyper('lr', self.lrs)
+    _set_rng_state(self.dls, self.rng)
 
 # %% ../../nbs/train/runs.ipynb #f60acbe0
 @patch
