@@ -37,6 +37,7 @@ def _run(argv, stop):
         func = args.pop('func')
         del args['command']
         warnings.simplefilter('ignore', FutureWarning)   # what libraries say to each other's authors
+        warnings.filterwarnings('ignore', module=r'PIL\.')   # of broken tags: what is lost stands in the report
         bars_to_stderr()
         status = func(**args)
         return 128 + stop.signum if status and stop.signum else status

@@ -1,5 +1,5 @@
 "What strangers' folders hold: photos under any name, what is no photo, names and files that hang or stop a program; and results that a stop has left"
-import os, socket, subprocess, sys
+import os, shutil, socket, subprocess, sys, warnings
 from pathlib import Path
 
 import pytest, torch
@@ -8,6 +8,7 @@ from skimage import data
 from torch import nn
 
 from fastai_colorize.base import folders
+from fastai_colorize.base.exif import write_tags
 from fastai_colorize.base.folders import describe_skipped, expand_pattern, find_photos, search_photos
 from fastai_colorize.base.headers import is_photo
 from fastai_colorize.base.photos import PhotoError, check_photos, open_photo
@@ -155,6 +156,99 @@ def test_broken_results_are_made_again(tmp_path, col):
     assert {n for n,r in reason.items() if r == ''} == {'empty.jpg', 'zeros.png', 'cut.jpg', 'old.png'} and reason['whole.png'] == 'exists already' and 'is no photo' in reason['letter.png']
     for n in ('empty.jpg', 'zeros.png', 'cut.jpg', 'old.png'): assert (out/n).read_bytes() == right[out/n], n
     assert (out/'whole.png').read_bytes() == kept and (out/'letter.png').read_text().startswith('Dear')
+
+class Still(Steady):
+    "The same network under another name"
+
+def test_other_settings_are_not_there_already(tmp_path, col):
+    "In every format that a result has; of each thing that changes pixels; also in a folder that was copied without its dates"
+    src,out = tmp_path/'src',tmp_path/'out'
+    src.mkdir()
+    for n in ('a.jpg', 'b.png', 'c.webp', 'd.tif', 'e.bmp'): CAT.save(src/n)
+    col.colorize_files(src, out)
+    first = {f.name: f.read_bytes() for f in out.iterdir()}
+    shutil.copytree(out, tmp_path/'copied', copy_function=shutil.copyfile)
+    for o in (out, tmp_path/'copied'):
+        report = col.colorize_files(src, o, saturation=1.0, render_size=32)
+        assert (report.reason == 'exists already').all() and (report.note == '').all()
+    conv = nn.Conv2d(1, 2, 1)
+    for c,kw,what in [(col, dict(saturation=1.2), 'saturation 1'), (col, dict(render_size=64), 'render size 32, saturation 1.2'), (Colorizer(Still(), 64), {}, 'weights'),
+                                    (Colorizer(conv, 64), {}, 'weights')]:
+        report = c.colorize_files(src, out, **kw)
+        assert (report.reason == '').all() and report.note.str.startswith(f'made again: the one there had {what}').all(), report.note
+        assert (c.colorize_files(src, out, **kw).reason == 'exists already').all()
+    with torch.no_grad(): conv.bias.add_(.01)                                  # trained on
+    assert (Colorizer(conv, 64).colorize_files(src, out).note.str.contains('had weights')).all()
+    again = col.colorize_files(src, out)                                       # as they were at first, to the last byte
+    assert (again.reason == '').all() and {f.name: f.read_bytes() for f in out.iterdir()} == first
+
+def test_results_without_settings_stay(tmp_path, col):
+    "Those of earlier releases: whole, not older than their source, and nobody knows how they were made"
+    CAT.save(tmp_path/'a.jpg'), (tmp_path/'out').mkdir(), CAT.save(tmp_path/'out'/'a.jpg')
+    exif = Image.Exif(); exif[11] = 'another program: 1'
+    CAT.save(tmp_path/'b.png'), CAT.save(tmp_path/'out'/'b.png', exif=exif)
+    before = {f: f.read_bytes() for f in (tmp_path/'out').iterdir()}
+    report = col.colorize_files([tmp_path/'a.jpg', tmp_path/'b.png'], tmp_path/'out', saturation=1.5)
+    assert (report.reason == 'exists already').all() and (report.note == 'made with settings that are not known').all()
+    assert {f: f.read_bytes() for f in before} == before
+    assert (col.colorize_files(tmp_path/'a.jpg', tmp_path/'out', overwrite=True).reason == '').all()
+
+def test_settings_beside_the_sources_own_words(tmp_path, col):
+    "The program of the scanner stays; of a result that is coloured again, the last word counts; where a JPEG has no space for both, its own"
+    exif = Image.Exif(); exif[0x131] = 'ScanPro 3'
+    CAT.save(tmp_path/'a.jpg', exif=exif)
+    Image.new('RGB', (40,40)).save(tmp_path/'b.jpg', exif=b''.join([b'Exif\0\0', *write_tags('<', {0x10e:(2, 65_490, b'x'*65_489 + b'\0')})]))
+    col.colorize_files(tmp_path/'*.jpg', tmp_path/'one', saturation=.5)
+    col.colorize_files(tmp_path/'one', tmp_path/'two')
+    kept = Image.open(tmp_path/'two'/'a.jpg').getexif()
+    assert kept[0x131] == 'ScanPro 3' and kept[11].endswith('saturation 1') and 'saturation 0.5' in Image.open(tmp_path/'one'/'a.jpg').getexif()[11]
+    assert dict(Image.open(tmp_path/'one'/'b.jpg').getexif()).keys() == {0x10e}
+
+def test_results_have_the_date_of_their_source(tmp_path, col, monkeypatch):
+    src,out = tmp_path/'src',tmp_path/'out'
+    src.mkdir()
+    dates = {'a.jpg': 10**18 + 1, 'b.png': 1, 'c.webp': 2*10**18 + 123_456_789, 'd.tif': 315_532_800*10**9, 'e.bmp': 1_700_000_001*10**9}
+    for n,ns in dates.items(): CAT.save(src/n), os.utime(src/n, ns=(ns, ns))
+    col.colorize_files(src, out)
+    assert {f.name.removesuffix('.png') if '.bmp' in f.name else f.name: f.stat().st_mtime_ns for f in out.iterdir()} == dates
+    assert {f.name: f.stat().st_mtime_ns for f in src.iterdir()} == dates
+    assert (col.colorize_files(src, out).reason == 'exists already').all()      # equal is not older
+    os.utime(src/'a.jpg', ns=(dates['a.jpg'] + 1,)*2)
+    report = col.colorize_files(src, out).set_index('file')
+    assert report.reason[src/'a.jpg'] == '' and (report.reason == '').sum() == 1
+    # a file system with even seconds: never older than its source, so never made again for nothing
+    real = os.utime
+    even = lambda f, ns: real(f, ns=tuple(o//(2*10**9)*2*10**9 for o in ns))
+    monkeypatch.setattr(use_folders.os, 'utime', even)
+    col.colorize_files(src, tmp_path/'fat')
+    assert (col.colorize_files(src, tmp_path/'fat').reason == 'exists already').all()
+    assert all(0 <= (tmp_path/'fat'/n).stat().st_mtime_ns - (src/n).stat().st_mtime_ns <= 2*10**9 for n in ('b.png', 'c.webp'))
+    def refuse(f, ns): raise PermissionError(1, 'Operation not permitted')
+    monkeypatch.setattr(use_folders.os, 'utime', refuse)
+    assert (col.colorize_files(src, tmp_path/'share').note == 'without its date').all()
+
+def test_a_source_that_changes_while_it_is_coloured_is_newer(tmp_path):
+    "What was read before the change is not current"
+    class Slow(Steady):
+        def forward(self, l):
+            os.utime(tmp_path/'a.png')
+            return super().forward(l)
+    CAT.save(tmp_path/'a.png'), os.utime(tmp_path/'a.png', ns=(10**18, 10**18))
+    c = Colorizer(Slow(), 32)
+    assert c.colorize_files(tmp_path/'a.png', tmp_path/'out').reason[0] == '' == c.colorize_files(tmp_path/'a.png', tmp_path/'out').reason[0]
+
+def test_broken_tags_and_profiles_are_noted(tmp_path, col):
+    "In the report and by the command, and not as a warning of Python"
+    CAT.save(tmp_path/'a.jpg', exif=b'Exif\0\0MM\0\x2a\xff\xff\xff\xff garbage', icc_profile=b'garbage')
+    CAT.save(tmp_path/'b.png', icc_profile=b'garbage')
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter('always')
+        report = col.colorize_files([tmp_path/'a.jpg', tmp_path/'b.png'], tmp_path/'out')
+    assert {Path(o.filename).parent.name for o in seen} <= {'PIL'}              # Pillow has its own words
+    profile = 'its colour profile cannot be used and is left out'
+    assert report.note.tolist() == [f'its EXIF is broken and left out; {profile}', profile] and (report.reason == '').all()
+    run = subprocess.run([sys.executable, '-c', 'import sys; from fastai_colorize.cli import main; sys.exit(main(sys.argv[1:]))', 'colorize', *map(str, report.file), '--out', str(tmp_path/'out2'), '--render-size', '32'], capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (0, '') and f'b.png: {profile}' in run.stdout and 'a.jpg: its EXIF is broken' in run.stdout
 
 def test_leftovers_are_removed(tmp_path, col):
     (tmp_path/'out'/'deep').mkdir(parents=True)

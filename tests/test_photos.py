@@ -185,14 +185,19 @@ def test_missing_is_a_missing_file(tmp_path):
         with pytest.raises(PhotoError, match='no such file'): f(tmp_path/'none.jpg')
 
 def test_broken_exif(tmp_path):
-    CAT.save(tmp_path/'a.jpg', exif=b'Exif\0\0MM\0\x2a\xff\xff\xff\xff garbage')
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        assert near(open_photo(tmp_path/'a.jpg').rgb, CAT, 4)
+    for n in ('a.jpg', 'a.png', 'a.webp'):
+        CAT.save(tmp_path/n, exif=b'Exif\0\0MM\0\x2a\xff\xff\xff\xff garbage')
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')                                    # Pillow's own
+            p = open_photo(tmp_path/n)
+        assert near(p.rgb, CAT, 4) and p.exif is None and photo_note(p, 'x.jpg') == 'its EXIF is broken and left out'
 
 def test_too_long_exif(tmp_path):
     exif = Image.Exif(); exif[0x10e] = 'x'*70_000
-    with pytest.warns(UserWarning, match='too long'): save_photo(CAT, tmp_path/'a.jpg', exif=exif.tobytes())
+    p = Photo(np.asarray(CAT), exif=exif.tobytes())
+    for n,note in (('a.jpg', 'without its EXIF, too long for a JPEG'), ('a.png', '')):
+        save_photo(p.to_pil(), tmp_path/n, exif=p.exif)
+        assert photo_note(p, tmp_path/n) == note and (open_photo(tmp_path/n).exif is None) == bool(note)
 
 def swapped_profile():
     "An sRGB profile with the red and blue primaries exchanged and another name: whoever applies it sees red and blue change places"
@@ -226,7 +231,8 @@ def test_srgb_profile_changes_nothing(tmp_path):
 @pytest.mark.parametrize('icc', [b'garbage', swapped_profile()[:200], ImageCms.ImageCmsProfile(ImageCms.createProfile('LAB')).tobytes()])
 def test_broken_profile(tmp_path, icc):
     CAT.save(tmp_path/'a.png', icc_profile=icc)
-    with pytest.warns(UserWarning, match='profile cannot be used'): assert (open_photo(tmp_path/'a.png').rgb == np.asarray(CAT)).all()
+    p = open_photo(tmp_path/'a.png')
+    assert (p.rgb == np.asarray(CAT)).all() and p.note == 'its colour profile cannot be used and is left out'
 
 # ---- bad input
 

@@ -9,7 +9,7 @@ __all__ = ['PhotoLike', 'SAVES', 'Photo', 'open_photo', 'save_photo', 'photo_not
            'MAX_PIXELS', 'PhotoError', 'MissingPhotoError', 'open_header', 'photo_size', 'READS', 'find_photos']
 
 # %% ../../nbs/base/photos.ipynb #85d63d04
-import io, os, warnings
+import io, os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from PIL import Image
 from fastcore.basics import listify
 
 from .depth import as_uint8, mend_tiff, png_alpha, png_depth, png_low, tiff_samples
-from .exif import clean_exif, read_tags
+from .exif import clean_exif, fits_exif, read_tags
 from .files import write_bytes
 from .folders import READS, find_photos
 from .grey import is_grey
@@ -44,7 +44,7 @@ class Photo:
     exif:bytes|None = None # EXIF data that stay true of a new picture, or None
     name:str = '' # the file it came from
     meta:Metadata|None = None # XMP, IPTC, resolution, texts
-    note:str = '' # what its reader should know: 'page 1 of 3'
+    note:str = '' # what its reader should know: 'page 1 of 3', 'its EXIF is broken and left out'
     @property
     def size(self) -> tuple[int,int]: return self.rgb.shape[1],self.rgb.shape[0]   # width and height
     def to_pil(self) -> Image.Image:
@@ -106,24 +106,24 @@ def _from_file(im, source):
     if 'transparency' in im.info or any(o is not None for o in colour):
         with open_header(source) as twin: low = png_low(twin, name)
     photo = _from_pil(im, name, low)
-    photo.note = note
+    photo.note = '; '.join(o for o in (note, photo.note) if o)
     return photo
 
 def _decode(im, name):
-    "Decode, and what must be known before and is lost by it: the exchange of rows and columns of a TIFF, and its tags"
+    "Decode; whether rows and columns change places, and the EXIF data: those of a TIFF are lost by decoding"
     if im.format != 'TIFF':
         decode(im, name)
-        return orientation(im) > 4,None
+        return orientation(im) > 4,_read_exif(im, orientation(im) > 4)
     if is_raw_tiff(im): raise PhotoError(name, RAW_REASON)
     turned = orientation(im) > 4
     if getattr(im, 'map', None) and _turn_of(im.map) > 4:
         raise PhotoError(name, 'Pillow decoded this turned TIFF wrongly before it came here; give its path instead.')
-    exif = _read_exif(im, name, turned) if im.fp else None
+    exif = _read_exif(im, turned) if im.fp else (None, '')
     if im.tile: mend_tiff(im, name)
     file,im.filename = im.filename,''   # without a name it is not mapped: Pillow would scramble a turned TIFF
     try: decode(im, name)
     finally: im.filename = file
-    return turned,exif
+    return turned,exif if any(exif) else _read_exif(im, turned)
 
 # %% ../../nbs/base/photos.ipynb #6a5273a7
 def _turn_of(f):
@@ -131,33 +131,31 @@ def _turn_of(f):
     order,tags = read_tags(f)
     return int.from_bytes(tags.get(274, (0, 0, b''))[2], 'little' if order == '<' else 'big')
 
-def _read_exif(im, name, turned):
-    "The EXIF data worth keeping"
+def _read_exif(im, turned):
+    "The EXIF data worth keeping, and a note where they are broken"
     try:
-        if im.format == 'TIFF' and im.fp: return clean_exif(im.fp, turned)
-        if isinstance(data := im.info.get('exif'), bytes): return clean_exif(data, turned)
-        return clean_exif(im.getexif().tobytes(), turned) if len(im.getexif()) else None
-    except Exception as e:
-        warnings.warn(f'{name}: the EXIF data are broken and are left out ({e}).')
-        return None
+        if im.format == 'TIFF' and im.fp: return clean_exif(im.fp, turned),''
+        if isinstance(data := im.info.get('exif'), bytes): return clean_exif(data, turned),''
+        return clean_exif(im.getexif().tobytes(), turned) if len(im.getexif()) else None,''
+    except Exception: return None,'its EXIF is broken and left out'   # whatever a library says of it
 
 # %% ../../nbs/base/photos.ipynb #0b8123d1
 def _from_pil(im, name, low=None):
     "A `Photo` of PIL image `im`; `low`: the low bytes of a PNG with 16-bit colour"
     check_size(*im.size, name)
     depth = png_depth(im)
-    turned,exif = _decode(im, name)
-    if exif is None: exif = _read_exif(im, name, turned)
+    turned,(exif,bad_exif) = _decode(im, name)
     meta,turn = read_metadata(im, turned),_TURNS[orientation(im)]
-    rgb,alpha = _pixels(im, name, depth, low)
+    rgb,alpha,bad_profile = _pixels(im, name, depth, low)
     upright = lambda a: a if turn is None else np.ascontiguousarray(turn(a))
-    return Photo(upright(rgb), alpha if alpha is None else upright(alpha), exif, name, meta)
+    note = '; '.join(o for o in (bad_exif, bad_profile) if o)
+    return Photo(upright(rgb), alpha if alpha is None else upright(alpha), exif, name, meta, note)
 
 _TURNS = {1:None, 2:lambda a: a[:,::-1], 3:lambda a: a[::-1,::-1], 4:lambda a: a[::-1], 5:lambda a: a.swapaxes(0, 1),
           6:lambda a: np.rot90(a, -1), 7:lambda a: a[::-1,::-1].swapaxes(0, 1), 8:np.rot90}   # by orientation
 
 def _pixels(im, name, depth, low):
-    "A decoded picture as `(H,W,3)` uint8 in sRGB, and its alpha or None"
+    "A decoded picture as `(H,W,3)` uint8 in sRGB, its alpha or None, and a note on its profile"
     icc = None if im.mode == 'LAB' else im.info.get('icc_profile')   # Lab numbers mean the same on every device
     gamma,matrix = png_colour(im.info)
     alpha = png_alpha(im, depth, low) if isinstance(im.info.get('transparency'), (int, tuple)) else None
@@ -175,7 +173,8 @@ def _pixels(im, name, depth, low):
         a = np.asarray(im)
         if low is not None: a = a*np.uint16(256) + low
         im = Image.fromarray(apply_png_colour(a, gamma, matrix))
-    return np.array(to_srgb(im, icc, name)),alpha
+    im,note = to_srgb(im, icc)
+    return np.array(im),alpha,note
 
 # %% ../../nbs/base/photos.ipynb #e7706f39
 SAVES = {'.jpg':'JPEG', '.jpeg':'JPEG', '.png':'PNG', '.webp':'WEBP', '.tif':'TIFF', '.tiff':'TIFF'}   # by suffix
@@ -183,7 +182,7 @@ SAVES = {'.jpg':'JPEG', '.jpeg':'JPEG', '.png':'PNG', '.webp':'WEBP', '.tif':'TI
 def save_photo(
     image:Image.Image|np.ndarray, # PIL image, or uint8 array
     path:str|Path, # ends in .jpg, .jpeg, .png, .webp, .tif or .tiff
-    exif:bytes|None=None, # EXIF data, as in `Photo.exif`
+    exif:bytes|None=None, # EXIF data, as in `Photo.exif`; those too long for a JPEG are left out, see `photo_note`
     quality:int=95, # of JPEG and WebP
     meta:Metadata|None=None, # as in `Photo.meta`; what the format cannot hold is left out, see `photo_note`
 ) -> Path: # where it is
@@ -196,9 +195,7 @@ def save_photo(
     if fmt is None: raise PhotoError(path, f'the name must end in one of {", ".join(SAVES)}.')
     if fmt == 'JPEG' and image.has_transparency_data:
         raise PhotoError(path, 'JPEG cannot hold transparency; save it as PNG, WebP or TIFF.')
-    if fmt == 'JPEG' and exif and len(exif) > 65533:
-        warnings.warn(f'{path}: the EXIF data are too long for a JPEG and are left out.')
-        exif = None
+    if not fits_exif(exif, fmt): exif = None
     try: pieces = _encode(image, fmt, exif, quality, keep(meta or Metadata(), fmt)[0])
     except (OSError, ValueError) as e: raise PhotoError(path, f'cannot be encoded as {fmt}: {e}.') from e
     try: return write_bytes(path, pieces)
@@ -222,7 +219,8 @@ def photo_note(
 ) -> str: # empty where all is kept
     "What the owner of a photo should know of its result: which page it is, and which metadata it lacks"
     fmt = SAVES.get(Path(path).suffix.lower(), '')
-    return '; '.join(o for o in (photo.note, losses_note(photo.meta, fmt)) if o)
+    long = '' if fits_exif(photo.exif, fmt) else 'without its EXIF, too long for a JPEG'
+    return '; '.join(o for o in (photo.note, long, losses_note(photo.meta, fmt)) if o)
 
 # %% ../../nbs/base/photos.ipynb #38150d07
 def check_photos(

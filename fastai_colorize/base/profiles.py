@@ -8,7 +8,7 @@ Docs: https://fastai-colorize.github.io/fastai_colorize/base/profiles.html.md"""
 __all__ = ['CICP_SRGB', 'to_srgb', 'is_srgb', 'png_colour', 'apply_png_colour', 'png_cicp']
 
 # %% ../../nbs/base/profiles.ipynb #19c24086
-import io, warnings
+import io
 from functools import lru_cache
 from typing import BinaryIO
 
@@ -19,19 +19,17 @@ from PIL import Image, ImageCms
 def to_srgb(
     im:Image.Image, # mode L, RGB or CMYK
     icc:bytes|None, # a colour profile
-    name:str, # for messages
-) -> Image.Image: # RGB
-    "A picture in sRGB; a profile that cannot be used is ignored, with a warning"
-    if not icc: return im.convert('RGB')
+) -> tuple[Image.Image,str]: # RGB; and what its owner should know, or nothing
+    "A picture in sRGB; a profile that cannot be used is left out, and that is said"
+    if not icc: return im.convert('RGB'),''
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
         if profile.profile.xcolor_space.strip() == 'RGB':
             im = im.convert('RGB')
-            if is_srgb(icc): return im
-        return _convert(im, profile)
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as e:
-        warnings.warn(f'{name}: the colour profile cannot be used and is ignored ({e}).')
-        return im.convert('RGB')
+            if is_srgb(icc): return im,''
+        return _convert(im, profile),''
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return im.convert('RGB'),'its colour profile cannot be used and is left out'
 
 def _convert(im, profile):
     return ImageCms.profileToProfile(im, profile, ImageCms.createProfile('sRGB'), outputMode='RGB')

@@ -8,16 +8,20 @@ Docs: https://fastai-colorize.github.io/fastai_colorize/use/folders.html.md"""
 __all__ = ['demo']
 
 # %% ../../nbs/use/folders.ipynb #f9ee647a
-import os
+import os, re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from hashlib import sha1
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from PIL import Image
 from fastcore.basics import listify, patch
 
-from ..base.files import error_line, remove_leftovers
+from ..base.exif import fits_exif, note_software, read_software
+from ..base.files import error_line, remove_leftovers, versions
 from ..base.folders import describe_skipped, expand_pattern, search_photos
 from ..base.headers import decode, is_photo, open_header
 from ..base.output import progress
@@ -53,7 +57,7 @@ def _search(paths, out, exclude):
                 todo[:0] = parts
                 continue
             files,rest = _sources(Path(p), out, exclude)
-        except PhotoError as e: rows.append((Path(p), None, e.reason))
+        except PhotoError as e: rows.append((Path(p), None, e.reason, ''))
         else: found,skipped = found + files,{**skipped, **rest}
     return found,skipped,rows
 
@@ -68,48 +72,68 @@ def _plan(
     out:Path, # folder of the results
     overwrite:bool, # make existing results again
     exclude=(), # patterns that are left out
+    settings='', # with which results are made now, as `_settings` tells them
 ):
-    "A list of `(file, result, reason)`, to be made where the reason is None; and what was skipped"
+    "A list of `(file, result, reason, note)`, to be made where the reason is None; and what was skipped"
     found,skipped,plan = _search(paths, out, exclude)
     claimed,sources = {},{_identity(f) for f,_ in found} - {None}
     for f,dst in found:
         if dst.suffix.lower() not in SAVES: dst = dst.with_name(f'{dst.name}.png')
         true = _real(f)
         if claimed.get(dst) == true: continue
-        if dst in claimed: plan.append((f, None, _TAKEN.format(dst, claimed[dst])))
-        elif _identity(dst) in sources: plan.append((f, None, _SOURCE.format(dst)))
-        else: plan.append((f, dst, None))
+        if dst in claimed: plan.append((f, None, _TAKEN.format(dst, claimed[dst]), ''))
+        elif _identity(dst) in sources: plan.append((f, None, _SOURCE.format(dst), ''))
+        else: plan.append((f, dst, None, ''))
         claimed.setdefault(dst, true)
-    return (plan if overwrite else _look(plan)),skipped
+    return (plan if overwrite else _look(plan, settings)),skipped
 
 # %% ../../nbs/use/folders.ipynb #82bde141
-def _look(plan):
+def _look(plan, settings):
     "The plan, with a reason where the result is there"
-    with ThreadPoolExecutor() as ex: return list(ex.map(_look_at, plan))
+    with ThreadPoolExecutor() as ex: return list(ex.map(partial(_look_at, settings), plan))
 
-def _look_at(row):
-    "`(file, result, reason)` by what lies at the result's place"
-    f,dst,reason = row
+def _look_at(settings, row):
+    "`(file, result, reason, note)` by what lies at the result's place"
+    f,dst,reason,_ = row
     if reason is not None: return row
     try: new,old = os.stat(f),os.stat(dst)
     except (OSError, ValueError): return row   # nothing there; what is wrong with the source will be said
     if not old.st_size: return row
-    if _is_whole(dst): return row if new.st_mtime_ns > old.st_mtime_ns else (f, dst, _THERE)
-    return row if is_photo(dst) or _is_void(dst) else (f, None, _OTHERS.format(dst))
+    there = _settings_of(dst)
+    if there is None: return row if is_photo(dst) or _is_void(dst) else (f, None, _OTHERS.format(dst), '')
+    if new.st_mtime_ns > old.st_mtime_ns: return row
+    if there == settings: return f, dst, _THERE, ''
+    if not there: return f, dst, _THERE, 'made with settings that are not known'
+    others = [o for o in there.split(', ') if o not in settings.split(', ')]
+    return f, dst, None, f"made again: the one there had {', '.join(others)}"
 
-def _is_whole(path):
-    "Whether a photo can be decoded to its end"
+def _settings_of(path):
+    "The settings that stand in a result, empty where there are none; None for what cannot be decoded to its end"
     try:
         with open_header(path) as im:
+            data = im.fp if im.format == 'TIFF' else im.info.get('exif')
+            made = data and _MADE.fullmatch(read_software(data))
             im.draft('RGB', (256,256))
             decode(im, path)
-        return True
-    except PhotoError: return False
+        return made[1] if made else ''
+    except PhotoError: return None
+
+_MADE = re.compile(r'fastai_colorize [^:]*: (weights .+)')
 
 def _is_void(path):
     "Whether a file holds nothing but zeros, as some file systems leave it after a power cut"
     if not os.path.isfile(path): return False
     with open(path, 'rb') as f: return not any(f.read(4096))
+
+# %% ../../nbs/use/folders.ipynb #c325941f
+def _settings(colorizer, saturation, render_size):
+    "All that changes the pixels of a result, in words"
+    h = sha1(type(colorizer.model).__qualname__.encode())
+    for k,v in colorizer.model.state_dict().items():
+        h.update(k.encode())
+        if isinstance(v, torch.Tensor): h.update(v.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    size = render_size or colorizer.render_size
+    return f'weights {h.hexdigest()[:12]}, render size {size}, saturation {saturation:g}'
 
 # %% ../../nbs/use/folders.ipynb #88d630d5
 @patch
@@ -127,9 +151,9 @@ def colorize_files(self:Colorizer,
     The tree below each folder is kept. Sources are never overwritten, and each result is written whole or not at
     all. Photos that cannot be coloured are named in the report with their reason, and the others go on. The report is
     a data frame with the columns `file`, `result` (None for a failure), `reason` ('' for what was made now,
-    'exists already' for what was there, whole and not older than its source) and `note` ('page 1 of 3', 'without its
-    IPTC'); its `attrs['skipped']` counts what is no photo. Raises a PhotoError where `out` cannot be a folder, and a
-    ValueError for settings that make no sense.
+    'exists already' for what was there: whole, not older than its source, and not made with other settings) and
+    `note` ('page 1 of 3', 'without its IPTC'); its `attrs['skipped']` counts what is no photo. Raises a PhotoError
+    where `out` cannot be a folder, and a ValueError for settings that make no sense.
     """
     import pandas as pd
     check_settings(saturation, render_size)
@@ -139,23 +163,45 @@ def colorize_files(self:Colorizer,
         why = getattr(e, 'strerror', None) or e
         raise PhotoError(out, f'cannot be made the folder of the results: {why}.') from e
     remove_leftovers(out)
-    plan,skipped = _plan(paths, out, overwrite, listify(exclude))
-    todo = [i for i,(_,_,reason) in enumerate(plan) if reason is None]
+    settings = _settings(self, saturation, render_size)
+    made = f"fastai_colorize {versions('fastai_colorize')['fastai_colorize']}: {settings}"
+    plan,skipped = _plan(paths, out, overwrite, listify(exclude), settings)
+    todo = [i for i,(_,_,reason,_) in enumerate(plan) if reason is None]
+    dates = {i: _date(plan[i][0]) for i in todo}   # before they are read: what changes meanwhile is newer than that
     stream = self.stream((plan[i][0] for i in todo), bs, saturation, render_size)
-    notes = ['']*len(plan)
     for i,(photo,res) in zip(todo, progress(stream, len(todo))):
-        *made,notes[i] = _keep(photo, res, plan[i][1])
-        plan[i] = plan[i][0],*made
-    report = pd.DataFrame(plan, columns=['file', 'result', 'reason'], dtype=object).assign(note=notes)
+        plan[i] = _keep(photo, res, plan[i], made, dates[i])
+    report = pd.DataFrame(plan, columns=['file', 'result', 'reason', 'note'], dtype=object)
     report.attrs['skipped'] = describe_skipped(skipped)
     return report
 
 # %% ../../nbs/use/folders.ipynb #e1caf870
-def _keep(photo, res, dst):
-    "Save one result: the file, an empty reason and a note, or None and the reason"
-    if photo is None: return None,getattr(res, 'reason', error_line(res)),''
-    try: return save_photo(res, dst, exif=photo.exif, meta=photo.meta),'',photo_note(photo, dst)
-    except PhotoError as e: return None,e.reason,''
+def _keep(photo, res, row, made, date):
+    "Save one result: its row of the plan, with an empty reason; or without a result, with the reason"
+    f,dst,_,note = row
+    if photo is None: return f, None, getattr(res, 'reason', error_line(res)), ''
+    try: save_photo(res, dst, exif=_exif_of(photo, made, SAVES[dst.suffix.lower()]), meta=photo.meta)
+    except PhotoError as e: return f, None, e.reason, ''
+    return f, dst, '', '; '.join(o for o in (note, photo_note(photo, dst), _set_date(dst, date)) if o)
+
+def _exif_of(photo, made, fmt):
+    "The EXIF data of a photo with what it was made with; its own alone, or this alone, where both are too long"
+    both = note_software(photo.exif, made), photo.exif, note_software(None, made)
+    return next(o for o in both if o and fits_exif(o, fmt))
+
+def _date(file):
+    "When a file was changed, in nanoseconds, or None"
+    try: return os.stat(file).st_mtime_ns
+    except (OSError, ValueError): return None
+
+def _set_date(file, date):
+    "Give a result the date of its source, or say that it has another"
+    if date is None: return 'without its date'
+    try:
+        os.utime(file, ns=(date, date))
+        if _date(file) < date: os.utime(file, ns=(date + 2*10**9,)*2)   # FAT knows even seconds, and drops the rest
+    except (OSError, OverflowError): return 'without its date'
+    return ''
 
 # %% ../../nbs/use/folders.ipynb #de30de30
 def demo(
