@@ -85,7 +85,7 @@ def train(
 
 # %% ../nbs/learner.ipynb #6b10a004
 def l1_defaults(
-    generator:str='resnet18', # 31 million parameters, trained in an hour
+    generator:str='light', # the best of those tried for an hour on a CPU, see `nets.light`
     epochs:int=10, # more help only with more photographs
     size:int=128, # what the packaged weights saw
     bs:int=16,
@@ -227,7 +227,7 @@ def _precision(s, model, dls, cbs):
 @delegates(Learner.__init__)
 def colorize_learner(
     dls, # `ColorDataLoaders`, or any `DataLoaders` that give (L, ab)
-    arch='resnet18', # name of a generator or a ResNet function, for `create_generator`; or a network of your own
+    arch='light', # name of a generator or a ResNet function, for `create_generator`; or a network of your own
     pretrained:bool=True, # start the encoder of a ResNet from ImageNet weights
     loss_func=None, # takes predicted and true ab; L1 by default
     freeze:bool=False, # train only the decoder (and the encoder's BatchNorm), until `learn.unfreeze()`

@@ -294,10 +294,10 @@ def test_light_written_out(light):
     with torch.no_grad():
         f = light.encoder(x)
         y = f[4]
-        for up,skip in zip(light.decoder, (f[3], f[2], f[1]), strict=True):
+        for up,skip in zip(light.decoder, (f[3], f[2], f[1], f[0]), strict=True):
             y = F.interpolate(up.reduce(y), skip.shape[-2:], mode='bilinear')
             y = up.convs(torch.cat([y, skip], 1))
-        assert y.shape[-2:] == (16, 20)                                    # a quarter
+        assert y.shape[-2:] == (32, 40)                                    # a half
         assert torch.equal(F.interpolate(light.out(y), (64, 80), mode='bilinear'), light(x))
 
 def test_light_copies_and_pickles(light):
@@ -354,8 +354,8 @@ def test_light_file_needs_torch_alone(tmp_path):
 
 @pytest.mark.parametrize('kw,match', [
     (dict(head=3), '2, 4 or 8, got 3'), (dict(head=16), 'got 16'),
-    (dict(arch='resnet50'), "resnet18, resnet34, got 'resnet50'"), (dict(dims=(8, 8)), '3 levels'),
-    (dict(dims=(8, 8, 0)), 'at least 1 convolution'), (dict(n_convs=0), 'at least 1 convolution')])
+    (dict(arch='resnet50'), "resnet18, resnet34, got 'resnet50'"), (dict(dims=(8, 8)), '4 levels'),
+    (dict(dims=(8, 8, 8, 0)), 'at least 1 convolution'), (dict(n_convs=0), 'at least 1 convolution')])
 def test_light_bad_options(kw, match):
     with pytest.raises(ValueError, match=match): LightUnet(pretrained=False, **kw)
     with pytest.raises(ValueError, match='for 3 channels'): LightUnet(n_in=2)

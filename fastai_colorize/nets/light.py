@@ -1,4 +1,4 @@
-"""A U-Net on a pretrained ResNet that stops at a quarter of the size, where colour needs no more.
+"""A U-Net on a pretrained ResNet that stops at half of the size, where colour needs no more.
 
 Docs: https://fastai-colorize.github.io/fastai_colorize/nets/light.html.md"""
 
@@ -24,7 +24,7 @@ class LightUnet(nn.Module):
     thread_safe = True   # no hooks: a `Colorizer` needs no lock
     def __init__(self,
         arch:str='resnet18', # the encoder: 'resnet18' or 'resnet34'
-        head:int=4, # ab is predicted at 1/`head` of the size: 2, 4 or 8
+        head:int=2, # ab is predicted at 1/`head` of the size: 2, 4 or 8
         dims:list|tuple=(256, 128, 96, 64), # channels of the decoder at 1/16, 1/8, 1/4, 1/2 of the size
         n_convs:int=2, # convolutions of 3×3 a level
         n_in:int=1, # channels in: L

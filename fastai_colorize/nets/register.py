@@ -13,7 +13,7 @@ from ..base.register import Register
 
 # %% ../../nbs/nets/register.ipynb #68d0745f
 def create_generator(
-    generator:str='resnet18', # name in `generators`
+    generator:str='light', # name in `generators`
     pretrained:bool=False, # ImageNet weights for the encoder, where the network has one
     size:int=256, # of the pictures, for a network that is made for one size
     **config, # of the network
