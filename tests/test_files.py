@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fastai_colorize.base import files
-from fastai_colorize.base.files import check_outside, error_line, versions, write_bytes, write_json, write_text, writing
+from fastai_colorize.base.files import check_outside, error_line, versions, write_bytes, write_json, write_text, writing, writing_folder
 
 def only(folder): return [o.name for o in folder.iterdir()]
 
@@ -171,3 +171,35 @@ def test_error_lines():
     from fastai_colorize.base.photos import PhotoError
     worker = ValueError('Caught X.\nOriginal Traceback (most recent call last):\n  File "a.py"\nfastai_colorize.base.headers.MissingPhotoError: cat.jpg: gone.')
     assert [error_line(o) for o in (PhotoError('a.jpg', 'is empty.'), worker, ValueError('\n one \ntwo'), KeyboardInterrupt())] == ['a.jpg: is empty.', 'cat.jpg: gone.', 'one', 'KeyboardInterrupt']
+
+# ---- whole folders
+
+def test_folder_is_whole_or_not_there(tmp_path):
+    (tmp_path/'empty').mkdir()
+    for name in ('new', 'empty', 'deep/er'):
+        with writing_folder(tmp_path/name) as part:
+            write_text(part/'a', 'text')
+            assert not list((tmp_path/name).glob('*'))
+        assert (tmp_path/name/'a').read_text() == 'text'
+    with pytest.raises(OSError, match='not empty|exists'):
+        with writing_folder(tmp_path/'new') as part: write_text(part/'b', 'text')
+    for error in (KeyboardInterrupt, FileNotFoundError):
+        with pytest.raises(error) as e:
+            with writing_folder(tmp_path/'never') as part: raise error('as it was')
+        assert str(e.value) == 'as it was'
+    assert sorted(only(tmp_path)) == ['deep', 'empty', 'new'] and only(tmp_path/'new') == ['a']
+
+def test_folder_of_a_killed_process(tmp_path):
+    "It is removed by the next one that writes there; that of a living process stays"
+    code = f"import os\nfrom fastai_colorize.base.files import *\nwith writing_folder({str(tmp_path/'out')!r}) as p:\n    write_text(p/'a', 'half')\n    os.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, '-c', code])
+    assert len(only(tmp_path)) == 1 and files.remove_leftovers(tmp_path) == 1 and only(tmp_path) == []
+    subprocess.run([sys.executable, '-c', code])
+    with writing_folder(tmp_path/'one') as alive, writing_folder(tmp_path/'two') as part: assert alive.exists() and part.exists()
+    assert sorted(only(tmp_path)) == ['one', 'two']
+
+def test_folder_is_synced_before_and_after_it_has_its_name(tmp_path, calls, monkeypatch):
+    real = os.rename
+    monkeypatch.setattr(os, 'rename', lambda a,b: (calls.append(('rename', Path(b).name)), real(a, b)))
+    with writing_folder(tmp_path/'out') as part: write_text(part/'a', '12')
+    assert calls == [('fsync', 2), ('replace', 'a'), ('fsync', 'folder'), ('fsync', 'folder'), ('rename', 'out'), ('fsync', 'folder')]

@@ -12,7 +12,6 @@ import gc, json, os, traceback
 from dataclasses import asdict
 from itertools import zip_longest
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 import pandas as pd
@@ -23,7 +22,7 @@ from fastcore.basics import listify
 from torch import nn
 
 from .. import learner
-from ..base.files import check_outside, error_line, versions, write_json, write_text
+from ..base.files import check_outside, error_line, versions, write_json, write_text, writing_folder
 from ..base.metrics import color_metrics
 from ..base.photos import check_photos, describe_left_out, find_photos
 from ..base.pictures import sample_photos, to_pil
@@ -109,13 +108,9 @@ def run_row(
         print(f"{name}: {stage['game'] or 'L1 alone'}, {stage['epochs']} epochs{done}", flush=True)
         weights = train_stage(stage, folder, train, test, weights, cache)
         logs.append(read_csv(folder/'history.csv').assign(stage=stage['game'] or 'l1', row=name))
-    (out/'rows').mkdir(exist_ok=True)
-    with TemporaryDirectory(prefix=f'.{name}_', dir=out/'rows') as tmp:
-        whole = Path(tmp)/name
-        whole.mkdir()
+    with writing_folder(out/'rows'/name) as whole:
         history = pd.concat(logs, ignore_index=True)
         _measure(name, protocol, data, weights, train, test, history, about, whole)
-        whole.rename(out/'rows'/name)
 
 # %% ../../nbs/paper/run.ipynb #4b9d60bd
 def row_photos(
@@ -242,7 +237,7 @@ def _measure(name, protocol, data, weights, train, test, history, about, folder)
                hardware=hardware(), versions=made_by)
     minutes = f'{history.seconds.sum()/60:.1f} minutes of training'
     res.save(folder, f"{r.title}. {protocol}; {row['hardware']}; {minutes}; {made_by}; seed {about['seed']}")
-    history.to_csv(folder/'history.csv', index=False)
+    write_text(folder/'history.csv', history.to_csv(index=False))
     first = [res.files[o] for o in res.photos.photo.unique()[:7]]
     _save_strips(colorizer, r.saturation, [to_pil(LoadPhoto(protocol.measured)(o)) for o in first], folder/'test.png')
     sample = [to_pil(o) for k,o in sample_photos().items() if k != 'camera']   # which is truly grey

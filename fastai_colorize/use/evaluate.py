@@ -11,16 +11,14 @@ __all__ = ['mean_ab', 'hardware', 'evaluate', 'evaluate_folder']
 import math, platform, warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pandas as pd, torch
 from fastcore.basics import chunked, listify
 from fastprogress.fastprogress import progress_bar
 
 from ..base.color import merge_lab, split_lab, to_uint8
-from ..base.files import check_outside, error_line
+from ..base.files import check_outside, error_line, writing_folder
 from ..base.grey import is_grey
 from ..base.metrics import FID_N, LPIPS, Inception, colourfulness, fid, kid, measure
 from ..base.photos import PhotoError, find_photos
@@ -207,20 +205,6 @@ def _of_weights(weights, render_sizes, saturations, device):
     return colorizers,curves
 
 # %% ../../nbs/use/evaluate.ipynb #3eb09a95
-@contextmanager
-def _writing_folder(out):
-    "Inside, an empty folder beside `out`; afterwards it is at `out`, or nothing has changed"
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        tmp = TemporaryDirectory(prefix=f'.{out.name}_', dir=out.parent)
-    except OSError as e: raise OSError(f"{out} cannot be made the folder of the results: {e.strerror}.") from e
-    with tmp:
-        whole = Path(tmp.name)/'results'
-        whole.mkdir()
-        yield whole
-        if out.exists(): out.rmdir()
-        whole.rename(out)
-
 def _check_out(out, folder, pictures):
     "One sentence for a folder of results that cannot be"
     why = "its sheets would be measured as photos the next time. Choose another folder."
@@ -262,7 +246,7 @@ def evaluate_folder(
     extras = dict(lpips=LPIPS(None if lpips is True else lpips) if lpips else None, inception=net,
                   distances=['fid']*fid + ['kid']*kid, curves=curves)
     title = [f"weights {', '.join(map(str, weights))}"]*bool(weights) + [o.name for o in pictures]
-    with _writing_folder(out) as whole:
+    with writing_folder(out) as whole:
         res = evaluate(folder, colorizers, **extras, **kwargs)
         res.save(whole, f"{', '.join(title)} on {folder.resolve().name}")
     return res
