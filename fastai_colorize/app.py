@@ -8,7 +8,7 @@ Docs: https://fastai-colorize.github.io/fastai_colorize/app.html.md"""
 __all__ = ['preview', 'save_coloured', 'bundle', 'sentence', 'page', 'launch']
 
 # %% ../nbs/app.ipynb #9697c8e2
-import os, shutil, tempfile, zipfile
+import os, shutil, sys, tempfile, zipfile
 from collections.abc import Sequence
 from functools import cache
 from itertools import count
@@ -180,6 +180,8 @@ def page(
     return blocks.queue(max_size=32)   # one more is told that the queue is full
 
 # %% ../nbs/app.ipynb #d87f817d
+_COLAB = '.googleusercontent.com','.colab.dev'   # its proxy
+
 def launch(
     colorizer:Colorizer|None=None, # that paints, default: with the packaged weights
     host:str='127.0.0.1', # address to listen on: this computer only; 0.0.0.0 is every network that it is in
@@ -201,7 +203,7 @@ def launch(
     private = dict(share=False, enable_monitoring=False, run_history=False, mcp_server=False)
     look = dict(css='#photos [data-testid=status-tracker] {display:none}',   # it would cover the field after a refusal
                 theme=gr.themes.Default(font='system-ui', font_mono='monospace'), ssr_mode=False, footer_links=[])
-    names = (*names, host, *['.gradio.live']*bool(kwargs.get('share')))
+    names = (*names, host, *['.gradio.live']*bool(kwargs.get('share')), *_COLAB*('google.colab' in sys.modules))
     guard = Middleware(Guard, names=names, folder=_keep_files().name, most=max_total_mb*10**6)
     private['app_kwargs'] = dict(middleware=[guard])
     quiet = dict(prevent_thread_lock=True, quiet=True)

@@ -1,5 +1,5 @@
 "The page: its handlers over HTTP, and a real browser that drops a photo and gets colour."
-import io, json, os, shutil, signal, socket, subprocess, sys, tempfile, time, zipfile
+import io, json, os, shutil, signal, socket, subprocess, sys, tempfile, threading, time, types, zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from skimage.color import rgb2lab
 
 pytest.importorskip('gradio', reason="the app needs Gradio: pip install -e '.[app]'")
 import httpx
+from fastai_colorize import app
 from fastai_colorize.app import launch
 from fastai_colorize.use.colorizer import Colorizer
 
@@ -137,6 +138,37 @@ def test_requests_of_others_are_refused(served, photos, capfd):
     assert httpx.post(f'{api}/call/full', json={'data':['x'*2**21]}, timeout=60).status_code == 413
     assert 'Traceback' not in capfd.readouterr().err
 
+def test_queue_is_full(colorizer, photos, monkeypatch):
+    "One too many is told so, at once; those that wait get their colour"
+    hold,real = threading.Event(),app.save_coloured
+    monkeypatch.setattr(app, 'save_coloured', lambda *args: hold.wait(60) and real(*args))
+    blocks = launch(colorizer, inline=False)
+    try:
+        blocks._queue.max_size = 2
+        api = f'{blocks.local_url}gradio_api'
+        path = httpx.post(f'{api}/upload', files={'files':('astronaut.jpg', (photos/'astronaut.jpg').read_bytes())}, timeout=60).json()[0]
+        ask = lambda: httpx.post(f'{api}/call/full', json={'data':[[{'path':path, 'meta':{'_type':'gradio.FileData'}}], 1, 96]}, timeout=60)
+        res = [ask()]
+        while len(res) < 12 and res[-1].status_code == 200: res.append(ask())
+        assert res[-1].status_code == 503 and 'Queue is full' in res[-1].text and len(res) > 2
+        hold.set()
+        for o in res[:-1]: assert '\nevent: complete\n' in httpx.get(f"{api}/call/full/{o.json()['event_id']}", timeout=120).text
+    finally:
+        hold.set()
+        blocks.close(verbose=False)
+
+def test_behind_the_proxy_of_colab(colorizer, monkeypatch):
+    "The browser's Origin is the proxy's name; Host is that name or, rewritten, this computer"
+    proxy = '7860-m-s-abc.us-central1-0.prod.colab.dev'
+    for colab in (False, True):
+        if colab: monkeypatch.setitem(sys.modules, 'google.colab', types.ModuleType('google.colab'))
+        blocks = launch(colorizer, inline=False)
+        try:
+            for heads in ({'origin':f'https://{proxy}'}, {'origin':f'https://{proxy}', 'host':proxy}, {'host':proxy}):
+                assert httpx.get(blocks.local_url, headers=heads, timeout=60).status_code == (200 if colab else 403)
+            assert httpx.get(blocks.local_url, headers={'origin':'https://evil.example'}, timeout=60).status_code == 403
+        finally: blocks.close(verbose=False)
+
 def test_leftovers_of_a_killed_page(tmp_path, monkeypatch):
     "The folder of a process that was killed is removed at the next start; that of a living one, of others, and of a moment ago stay"
     from fastai_colorize import app
@@ -253,3 +285,8 @@ def test_browser_shows_twelve_and_forgets_their_download(page, photos, tmp_path)
     assert page.locator(PICTURE).count() == 24
     page.get_by_label('Clear').first.click()
     for o in (link, more, page.locator(PICTURE).first): o.wait_for(state='hidden')
+
+def test_browser_says_that_the_queue_is_full(page, photos):
+    page.route('**/queue/join*', lambda o: o.fulfill(status=503, content_type='application/json', body='{"detail": "Queue is full. Max size is 32 and size is 32."}'))
+    drop(page, photos/'astronaut.jpg')
+    page.get_by_text('This application is currently busy. Please try again.').first.wait_for()

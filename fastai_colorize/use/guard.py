@@ -36,7 +36,8 @@ class Guard:
         "A status and a sentence for a request that is refused by its head, else an empty one"
         host,origin = heads.get('host', ''),heads.get('origin')
         if not _is_known(host, self.names): return 403,'This page is not served under that name.'
-        if origin is not None and urlsplit(origin).netloc != host: return 403,'This page answers its own visitors only.'
+        own = origin is None or _is_own(origin, host, self.names)
+        if not own: return 403,'This page answers its own visitors only.'
         size = heads.get('content-length', '0')
         if not size.isascii() or not size.isdigit(): return 400,'The length of the request is not a number.'
         if int(size) > self.left(): return 413,'There is no room for so many photos: send fewer, or wait an hour.'
@@ -57,16 +58,29 @@ def _counted(receive, left):
         return message if left >= 0 else {'type': 'http.disconnect'}
     return limited
 
-# %% ../../nbs/use/guard.ipynb #9a4d0009
-_MOST_JSON = 2**20   # bytes of a request without a file
-
+# %% ../../nbs/use/guard.ipynb #9a4d000e
 def _is_known(host, names):
     "Whether the header Host has a number, this computer, or one of the names"
     try: name = (urlsplit(f'//{host}').hostname or '').rstrip('.')
     except ValueError: return False
-    if name == 'localhost' or name in names or any(name.endswith(o) for o in names if o.startswith('.')): return True
+    return _is_here(name) or _is_named(name, names)
+
+def _is_own(origin, host, names):
+    "Whether a script's site is the page itself, as it is called here or by a proxy in front"
+    try: site,name = urlsplit(origin).netloc,urlsplit(origin).hostname or ''
+    except ValueError: return False
+    return bool(name) and (site == host or _is_named(name, names) and not _is_here(name))
+
+def _is_named(name, names): return name in names or any(name.endswith(o) for o in names if o.startswith('.'))
+
+def _is_here(name):
+    "Whether nobody had to be asked where it is"
+    if name == 'localhost': return True
     try: return bool(ipaddress.ip_address(name))
     except ValueError: return False
+
+# %% ../../nbs/use/guard.ipynb #9a4d0009
+_MOST_JSON = 2**20   # bytes of a request without a file
 
 def _json_fault(body):
     "A status and a sentence for a body that the page cannot use"
