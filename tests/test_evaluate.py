@@ -1,5 +1,6 @@
 "Tables of ours and of others; folders that do not fit, photos that do not open, disks that are full."
 import shutil
+from types import SimpleNamespace
 
 import numpy as np, pandas as pd, pytest, torch
 from PIL import Image
@@ -9,6 +10,7 @@ from fastai_colorize.base.color import split_lab
 from fastai_colorize.base.metrics import kid
 from fastai_colorize.base.photos import PhotoError
 from fastai_colorize.nets.weights import packaged_weights
+from fastai_colorize.train import contents
 from fastai_colorize.use import evaluate as ev, report
 from fastai_colorize.use.colorizer import Colorizer
 from fastai_colorize.use.evaluate import CURVE, evaluate, evaluate_folder, mean_ab
@@ -183,6 +185,33 @@ def test_mean_colour_of_a_training_set(photos, tmp_path):
     ab = split_lab(torch.tensor([180,120,60], dtype=torch.uint8)[:,None,None])[1].flatten()
     assert mean_ab([tmp_path/'train'/'a.png']).tolist() == pytest.approx(ab.tolist(), abs=1e-6)
     assert (res.table()['psnr', 'mean']['mean colour'] > res.table()['psnr', 'mean']['brown'])      # the same colour with the right L
+
+def run_folder(train, valid, folder):
+    "Weights with the table of their training beside them"
+    folder.mkdir()
+    part = lambda files: SimpleNamespace(items=files)
+    contents.write_table(contents.photo_table(SimpleNamespace(train=None, train_ds=part(train), valid_ds=part(valid))), folder/'photos.csv')
+    return shutil.copy(packaged_weights('l1'), folder/'weights.safetensors')
+
+def test_photos_of_the_training_are_noticed(photos, photo_folder, tmp_path):
+    "Copied, renamed and with another date; those that chose the weights were not learnt"
+    learnt = sorted((photo_folder/'chelsea').iterdir())
+    weights = run_folder(learnt[:4], [photos/'coffee'/'0.png'], tmp_path/'run')
+    evaluate_folder(photos, tmp_path/'clean', weights, render_sizes=[32], size=64)
+    assert 'training of' not in (tmp_path/'clean'/'table.md').read_text(encoding='utf-8')
+    for f,n in zip(learnt, ('holiday.png', 'IMG_1.JPG', 'deep/c.png', 'z.png')):
+        (photos/n).parent.mkdir(exist_ok=True)
+        shutil.copyfile(f, photos/n)
+    Image.open(learnt[5]).save(photos/'other.jpg')                       # the same pixels, or nearly, in another file
+    with pytest.warns(UserWarning, match=r'^4 of the 11 photos are also in the training of .*weights.safetensors, by content \(IMG_1.JPG, c.png, holiday.png, …\)') as seen:
+        res = evaluate_folder(photos, tmp_path/'out', weights, render_sizes=[32], size=64)
+    said = [str(o.message) for o in seen if 'training of' in str(o.message)]
+    assert len(said) == 1 and said[0] in (tmp_path/'out'/'table.md').read_text(encoding='utf-8') and res.photos.photo.nunique() == 11
+    with pytest.warns(UserWarning, match=r'^3 of the 11 photos are also among the training photos'): res = evaluate(photos, {}, train=learnt[:3], size=64)
+    assert 'among the training photos' in res.about[-1]
+    shutil.copytree(photo_folder/'chelsea', tmp_path/'train')
+    (tmp_path/'train'/'0.png').rename(tmp_path/'train'/'renamed.png')
+    with pytest.warns(UserWarning, match='^4 of the 11'): evaluate(photos, {}, train=tmp_path/'train', size=64)
 
 def test_weights_sizes_and_saturations(photos, tmp_path):
     res = evaluate_folder(photos, tmp_path/'out', 'l1', render_sizes=[32, 64], saturations=[0, 1.2], size=64, n=3)

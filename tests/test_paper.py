@@ -185,6 +185,14 @@ def test_grey_photos_are_left_out(data, tmp_path, capsys):
     assert (row['train'], row['n']) == (11, 2)
     assert '| CGAN | 11 / 2 |' in (tmp_path/'out'/'tables.md').read_text(encoding='utf-8')
 
+def test_photos_in_both_folders_are_named(data, tmp_path):
+    "By content, before hours of training"
+    shutil.copytree(data, tmp_path/'data')
+    test = sorted((tmp_path/'data'/'test').iterdir())
+    shutil.copyfile(sorted((tmp_path/'data'/'train').iterdir())[1], test[2])
+    with pytest.warns(UserWarning, match=rf'^1 of the 4 photos is also among the training photos, by content \({test[2].name}\)'):
+        ex._good_photos('3000', TINY, tmp_path/'data', tmp_path, {})
+
 # ---- tables
 
 def test_results_that_were_not_written_yet(tmp_path):

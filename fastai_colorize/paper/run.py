@@ -37,6 +37,7 @@ from fastai_colorize.paper.rows import (VERSION, Protocol, improved, paper, pape
     stages, trials)
 from .tables import tables
 from ..train.callbacks import EpochTime
+from ..train.contents import warn_of_seen
 from ..train.perceptual import PerceptualLoss
 from ..use.colorizer import Colorizer, best_device
 from ..use.evaluate import evaluate, hardware
@@ -149,6 +150,7 @@ def _good_photos(kind, protocol, data, out, checked):
     if new := [f for f in files if f not in checked]:
         report = check_photos(new)
         checked.update(zip(report.file, report.reason))
+        warn_of_seen(both[1], both[0])   # before hours of training
         if not report.ok.all():
             bad = pd.DataFrame([o for o in checked.items() if o[1]], columns=['file', 'reason'])
             write_text(out/'left_out.csv', bad.to_csv(index=False))

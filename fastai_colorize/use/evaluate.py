@@ -22,6 +22,7 @@ from ..base.files import check_outside, error_line, writing_folder
 from ..base.grey import is_grey
 from ..base.metrics import FID_N, LPIPS, Inception, colourfulness, fid, kid, measure
 from ..base.photos import PhotoError, find_photos
+from ..train.contents import training_table, warn_of_seen
 from .colorizer import Colorizer, best_device
 from .peers import by_colorizer, by_pictures, load_squares
 from .report import HEADS, Evaluation, as_tensor, grey_pictures
@@ -157,6 +158,7 @@ def evaluate(
     if not folder.is_dir(): raise ValueError(f"{folder} is a file; photos are measured by the folder.")
     names = {f: f.relative_to(folder).as_posix() for f in files}
     learnt,failed = files if train is None else find_photos(train),{}
+    seen = warn_of_seen(files, None if train is None else learnt)
     mean = mean_ab(learnt)[:,None,None].to(device)
     rows,features = _measure(_coloured(files, colorizers, size, bs, failed), mean, device, lpips, inception)
     failed = pd.DataFrame([(names[f], why) for f,why in failed.items()], columns=['photo', 'reason'])
@@ -164,7 +166,7 @@ def evaluate(
                                   f"The first: {failed.photo[0]}: {failed.reason[0]}")
     photos = _table_of(rows, names)
     of = 'the mean ab of ' + ('these originals' if train is None else f'{len(learnt):,} training photos')
-    about = _about(size, device, of, lpips, inception, photos.photo.nunique(), distances)
+    about = _about(size, device, of, lpips, inception, photos.photo.nunique(), distances) + seen
     files = {name: f for f,name in names.items()}
     return Evaluation(photos, failed, files, colorizers, size, _distances(features, distances), about, curves or {})
 
@@ -248,5 +250,6 @@ def evaluate_folder(
     title = [f"weights {', '.join(map(str, weights))}"]*bool(weights) + [o.name for o in pictures]
     with writing_folder(out) as whole:
         res = evaluate(folder, colorizers, **extras, **kwargs)
+        for o in weights: res.about += warn_of_seen(res.files.values(), training_table(o), f'in the training of {o}')
         res.save(whole, f"{', '.join(title)} on {folder.resolve().name}")
     return res
