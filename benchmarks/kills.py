@@ -73,6 +73,7 @@ def serve(folder):
     server = ThreadingHTTPServer(('127.0.0.1', 0), partial(Quiet, directory=str(folder/'site')))
     pid = os.fork()
     if not pid:
+        os.setpgid(0, 0)
         try: server.serve_forever()
         finally: os._exit(0)
     server.socket.close()
@@ -130,21 +131,27 @@ class Moment:
 
 def start(job, src, out, log, moment, at=None, signum=signal.SIGKILL):
     "The pid of a process that runs a job"
+    stops = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, stops)          # none reaches the child before it is ready
     pid = os.fork()
     if pid:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, stops)
         moment.last = pid
+        with suppress(OSError): os.setpgid(pid, pid)
         return pid
-    os.setsid()
-    f = open(log, 'a', buffering=1)
-    for fd in (1, 2): os.dup2(f.fileno(), fd)
-    sys.stdout = sys.stderr = f
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    warnings.simplefilter('ignore')
-    torch.manual_seed(0), random.seed(0), np.random.seed(0)
-    moment.arm(at, signum)
     status = 70
-    try: status = job(src, out)
+    try:
+        f = open(log, 'a', buffering=1)
+        with suppress(OSError): os.setpgid(0, 0)
+        for fd in (1, 2): os.dup2(f.fileno(), fd)
+        sys.stdout = sys.stderr = f
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        warnings.simplefilter('ignore')
+        torch.manual_seed(0), random.seed(0), np.random.seed(0)
+        moment.arm(at, signum)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, stops)
+        status = job(src, out)
     except KeyboardInterrupt: status = 130
     except BaseException: traceback.print_exc(file=f)
     finally:
