@@ -21,7 +21,6 @@ from fastai.callback.core import Callback
 from fastai.callback.schedule import *
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
-from fastai.optimizer import OptimWrapper
 from fastai.torch_core import set_seed
 from fastcore.foundation import L
 from fastcore.meta import delegates
@@ -39,6 +38,7 @@ from .train.callbacks import EMA, Autocast, PlainTensors, SampleGrid
 from .train.losses import content_losses
 from .train.precision import choose_precision, same_random_numbers
 from .train.runs import TrainingRun
+from .train.schedule import TorchOptimizer
 
 _all_ = ['ColorDataLoaders', 'create_gan', 'games', 'gan_adam', 'EMA']
 
@@ -263,4 +263,4 @@ def _named_generator(arch, dls, pretrained):
     return create_generator(name, pretrained=pretrained, **(dict(size=dls.one_batch()[0].shape[-1]) if fixed else {}))
 
 # %% ../nbs/learner.ipynb #8a4fb291
-fused_adamw = partial(OptimWrapper, opt=torch.optim.AdamW, fused=True, betas=(0.9, 0.99))
+fused_adamw = partial(TorchOptimizer, opt=torch.optim.AdamW, fused=True, betas=(0.9, 0.99))

@@ -8,6 +8,8 @@ Docs: https://fastai-colorize.github.io/fastai_colorize/games/game.html.md"""
 __all__ = ['games', 'game_entry', 'game_options', 'choose_options', 'create_gan']
 
 # %% ../../nbs/games/game.ipynb #e7544e17
+from fastcore.foundation import L
+
 from ..base.options import Option, declared
 from ..base.register import Entry, Register
 from ..nets.register import critics
@@ -47,12 +49,14 @@ def choose_options(
 # %% ../../nbs/games/game.ipynb #ec99403e
 def create_gan(
     name:str, # one of `games`
+    cbs=None, # more callbacks of the Learner, beside the game
     **options # of this game, see `game_options`
 ) -> dict: # `cbs` and `opt_func`, for `colorize_learner`
     "A game with the critics and the optimizers that belong to it"
     entry = game_entry(name)
     _check_options(name, options)
-    return dict(cbs=entry.make.create(entry, **choose_options(entry, options)), opt_func=entry.opt)
+    game = entry.make.create(entry, **choose_options(entry, options))
+    return dict(cbs=game if cbs is None else [game, *L(cbs)], opt_func=entry.opt)
 
 def _check_options(name, options):
     "An option of other games is a mistake that is easily made"

@@ -12,17 +12,16 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from fastai.optimizer import OptimWrapper
 from fastcore.basics import patch
 from torch import nn
 
 from .adversarial import ConditionalGAN
 from .game import games
 from .losses import check_weights
-from ..train.schedule import gan_adam
+from ..train.schedule import TorchOptimizer, gan_adam
 
 # %% ../../nbs/games/wgan.ipynb #9910c3e9
-wgan_rmsprop = partial(OptimWrapper, opt=torch.optim.RMSprop)
+wgan_rmsprop = partial(TorchOptimizer, opt=torch.optim.RMSprop)
 
 # %% ../../nbs/games/wgan.ipynb #55b9cba0
 class WGAN(ConditionalGAN):

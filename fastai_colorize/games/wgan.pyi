@@ -3,13 +3,12 @@ from typing import Any
 from functools import partial
 import torch
 import torch.nn.functional as F
-from fastai.optimizer import OptimWrapper
 from fastcore.basics import patch
 from torch import nn
 from fastai_colorize.games.adversarial import ConditionalGAN
 from fastai_colorize.games.game import games
 from fastai_colorize.games.losses import check_weights
-from fastai_colorize.train.schedule import gan_adam
+from fastai_colorize.train.schedule import TorchOptimizer, gan_adam
 
 __all__ = ['wgan_rmsprop', 'WGAN', 'WGANClip', 'gradient_penalty', 'add_dropout', 'WGANGP']
 wgan_rmsprop: Any

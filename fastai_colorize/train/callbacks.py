@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import torch
 from fastai.callback.core import Callback, TrainEvalCallback
 from fastai.callback.fp16 import MixedPrecision
+from fastai.callback.mixup import MixHandler
 from fastai.callback.training import GradientAccumulation
 from fastai.learner import Learner, Recorder
 from fastcore.basics import patch
@@ -38,6 +39,12 @@ orders.average = orders.run + 5                 # weights are exchanged back aft
 class PlainTensors(Callback):
     "Hand plain tensors to the network: the types are for showing, and cost time in every operation"
     order = orders.plain
+    def before_fit(self):
+        for cb in self.learn.cbs:
+            if isinstance(cb, MixHandler):
+                raise ValueError(f"{type(cb).__name__} mixes two photos, whose colours would no longer follow from "
+                                 "their light: leave it out. Crops (`min_scale`) and `degrade` vary the photos.")
+
     def before_batch(self):
         self.learn.xb = tuple(x.as_subclass(torch.Tensor) for x in self.xb)
         self.learn.yb = tuple(y.as_subclass(torch.Tensor) for y in self.yb)

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import torch
 from fastai.callback.core import Callback, TrainEvalCallback
 from fastai.callback.fp16 import MixedPrecision
+from fastai.callback.mixup import MixHandler
 from fastai.callback.training import GradientAccumulation
 from fastai.learner import Learner, Recorder
 from fastcore.basics import patch
@@ -19,6 +20,7 @@ orders: SimpleNamespace
 
 class PlainTensors(Callback):
     order: Any
+    def before_fit(self): ...
     def before_batch(self): ...
 
 class Autocast(Callback):
