@@ -55,6 +55,7 @@ def is_out_of_memory(
 # %% ../../nbs/use/budget.ipynb #b0d9e708
 def _pixels(photo):
     "Of anything that can be opened; 0 for what cannot"
+    if isinstance(photo, tuple): photo = photo[0]   # a photo and its hints
     if isinstance(photo, (Photo, Image.Image)): return photo.size[0]*photo.size[1]
     if isinstance(photo, np.ndarray): return int(np.prod(photo.shape[:2]))
     if not isinstance(photo, (str, os.PathLike)): return 0

@@ -22,9 +22,10 @@ from fastcore.basics import patch
 from torch import nn
 
 from ..base.color import merge_lab, split_lab, to_uint8
-from ..base.photos import Photo, PhotoError, PhotoLike, open_photo
+from ..base.photos import PhotoError, PhotoLike
 from ..nets.weights import load_generator, packaged_weights
 from .budget import batches_by_pixels, is_out_of_memory, pixel_budget
+from .hints import HintsLike, hint_maps, open_hinted, put_hints
 
 # %% ../../nbs/use/colorizer.ipynb #a53716f3
 def best_device() -> torch.device:
@@ -130,7 +131,7 @@ def resize_rows(
 @patch
 def prepare(self:Colorizer, photo, render_size):
     "The opened photo, and a small `(3,h,w)` uint8 picture of it"
-    photo = open_photo(photo)
+    photo = open_hinted(photo)
     h,w = render_shape(*photo.size[::-1], render_size or self.render_size, self.multiple)
     small = photo.visible(lambda im: im.resize((w,h), Image.Resampling.BICUBIC))
     return photo,torch.from_numpy(small).permute(2,0,1)
@@ -154,12 +155,15 @@ def predict_ab(self:Colorizer, smalls):
 def paint(self:Colorizer, photo, ab, saturation):
     "`photo` with its own L and the colour `ab`"
     (W,H),step = photo.size,max(1, 2**18//photo.size[0])
-    ab = F.interpolate(ab[None]*saturation, (ab.shape[-2],W), mode='bicubic', align_corners=False)[0]
+    ab,hints = ab*saturation,getattr(photo, 'hints', None)
+    maps = [ab] if hints is None else [ab, hint_maps(photo, ab).to(ab)]
+    maps = [F.interpolate(o[None], (o.shape[-2],W), mode='bicubic', align_corners=False)[0] for o in maps]
     res = np.empty((H, W, 3 if photo.alpha is None else 4), np.uint8)
     for y in range(0, H, step):
         strip = torch.from_numpy(photo.rgb[y:y+step]).to(self.device).permute(2,0,1)
-        rgb = merge_lab(split_lab(strip)[0], resize_rows(ab, H, y, min(y + step, H)))
-        if not saturation: rgb = rgb.mean(0, keepdim=True).expand_as(rgb)
+        l,rows = split_lab(strip)[0],[resize_rows(o, H, y, min(y + step, H)) for o in maps]
+        rgb = merge_lab(l, rows[0] if hints is None else put_hints(hints, l, *rows, y))
+        if not saturation and hints is None: rgb = rgb.mean(0, keepdim=True).expand_as(rgb)
         res[y:y+step,:,:3] = to_uint8(rgb).permute(1,2,0).cpu().numpy()
     if photo.alpha is not None: res[...,3] = photo.alpha
     return Image.fromarray(res)
@@ -170,22 +174,24 @@ def colorize(self:Colorizer,
     photo:PhotoLike, # path, PIL image, array or `Photo`
     saturation:float=1., # factor on the colour; 0 gives the grey photo
     render_size:int|None=None, # default: that of the colorizer
+    hints:HintsLike|None=None, # colours that hold: `(x, y, colour)`s, a layer, or a file, see `use.hints`
 ) -> Image.Image: # RGB or RGBA, of the photo's size
     """Colour one photo of up to 100 megapixels.
 
     `photo` is a path, a PIL image, a `Photo`, or an array `(H,W)` or `(H,W,C)` of uint8, uint16 or floating point,
     grey or in colour (its colour is not looked at). The picture that comes back is 8-bit sRGB of the same size in
-    pixels, upright, with the photo's own lightness and transparency. `saturation` is a factor on the colour.
+    pixels, upright, with the photo's own lightness and transparency. `saturation` is a factor on the network's
+    colour. `hints` hold exactly where they are, spread to what belongs together, and fade elsewhere.
     A photo that cannot be read raises a PhotoError; settings that make no sense raise a ValueError.
     """
     check_settings(saturation, render_size)
-    photo,small = self.prepare(photo, render_size)
+    photo,small = self.prepare((photo, hints), render_size)
     return self.paint(photo, self.predict_ab([small])[0], saturation)
 
 # %% ../../nbs/use/colorizer.ipynb #6ca9b527
 @patch
 def stream(self:Colorizer,
-    photos:Iterable, # paths, PIL images, arrays or `Photo`s
+    photos:Iterable, # paths, PIL images, arrays or `Photo`s; or pairs of one and its hints
     bs:int=8, # photos that go through the network together, and are held in memory
     saturation:float=1., # factor on the colour
     render_size:int|None=None, # default: that of the colorizer
@@ -244,7 +250,7 @@ def colours_of(self:Colorizer, smalls):
 # %% ../../nbs/use/colorizer.ipynb #38afd6d5
 @patch
 def colorize_batch(self:Colorizer,
-    photos:Iterable, # paths, PIL images, arrays or `Photo`s
+    photos:Iterable, # paths, PIL images, arrays or `Photo`s; or pairs of one and its hints
     bs:int=8, # photos that go through the network together, and are held in memory
     saturation:float=1., # factor on the colour
     render_size:int|None=None, # default: that of the colorizer
