@@ -288,6 +288,13 @@ def test_interrupt_then_resume(server, ann, tmp_path):
     assert len(coco_subset(ann, out)) == 12 and len(whole(out, server)) == 12
     assert server.hits == Counter(n for n in server.files if n not in have)
 
+def test_leftovers_of_a_killed_download(server, ann, tmp_path):
+    code = f"import os\nfrom fastai_colorize.base.files import writing\nwith writing({str(tmp_path/'out'/'a.jpg')!r}) as p:\n    p.touch()\n    os.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, '-c', code])
+    assert len(list((tmp_path/'out').iterdir())) == 1
+    coco_subset(ann, tmp_path/'out')
+    assert len(whole(tmp_path/'out', server)) == 12 == len(list((tmp_path/'out').iterdir()))
+
 @pytest.mark.parametrize('where', ['_sync_file', 'replace'])
 def test_interrupt_in_the_middle_of_writing(server, ann, tmp_path, monkeypatch, where):
     "Before the bytes are safe on the disk, and before they have their name"

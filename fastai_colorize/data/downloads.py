@@ -20,7 +20,7 @@ from typing import NamedTuple
 from fastcore.foundation import L
 from fastprogress import progress_bar
 
-from ..base.files import write_bytes, writing
+from ..base.files import remove_leftovers, write_bytes, writing
 from ..base.headers import PhotoError, decode, is_photo, open_header
 from .answers import PIECE, Failed, answer, parallel, tries
 
@@ -138,11 +138,12 @@ def _incomplete(photos, paths, failed, row):
 def writable_folder(
     dest:str|Path, # made if missing
 ) -> Path:
-    "The folder `dest`, in which a file could be made"
+    "The folder `dest`, in which a file could be made, without half files of processes that were killed"
     dest = Path(dest)
     try:
         dest.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=dest): return dest
+        with tempfile.TemporaryFile(dir=dest): remove_leftovers(dest)
+        return dest
     except OSError as e: raise OSError(f"Cannot write into the folder {dest}: {e.strerror or e}.") from e
 
 # %% ../../nbs/data/downloads.ipynb #c7ef0ffa

@@ -22,7 +22,8 @@ from fastcore.basics import listify
 from torch import nn
 
 from .. import learner
-from ..base.files import check_outside, error_line, versions, write_json, write_text, writing_folder
+from ..base.files import check_outside, error_line, remove_leftovers, versions
+from ..base.files import write_json, write_text, writing_folder
 from ..base.metrics import color_metrics
 from ..base.photos import check_photos, describe_left_out, find_photos
 from ..base.pictures import sample_photos, to_pil
@@ -55,6 +56,7 @@ def experiment(
     "Train and measure rows, skip those that are there, and write the tables"
     names,protocol,data,out = _row_names(names),_protocol(protocol),Path(data),Path(out)
     check_outside(out, data/'train', data/'test', why='its pictures would become photographs. Choose another folder.')
+    remove_leftovers(out)
     about = read_about(out, json.loads(json.dumps(dict(version=VERSION, protocol=asdict(protocol), seed=seed))))
     for folder in finished_rows(out): read_row(folder, about)
     names = [o for o in names if not (out/'rows'/o).exists()]
