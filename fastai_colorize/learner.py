@@ -54,6 +54,7 @@ def train(
     lr:float=None, # learning rate: the highest of a one-cycle schedule, or a constant one
     min_scale:float=None, # least area of the random crop; 1 is no crop
     folder_weights:list[float]=None, # times that a photo of each folder is seen in an epoch (default: once)
+    exclude:list[str]=None, # patterns of names that are left out, such as '*_small.*'
     fit:Literal['stretch', 'crop']='stretch', # how a photo of another shape becomes a square
     valid_pct:float=0.1, # part of the photos that is kept for validation
     seed:int=42, # of the split, the order and the crops
@@ -79,8 +80,7 @@ def train(
 
     A ValueError says what does not fit together. What was stopped goes on with `resume=True`, to the same bits."""
     s = _complete(SimpleNamespace(**locals()))
-    learn = _assemble(s)
-    _fit(learn, s)
+    _fit(learn := _assemble(s), s)
     return learn
 
 # %% ../nbs/learner.ipynb #6b10a004
@@ -133,7 +133,7 @@ def _belongs(option, owners, s):
 # %% ../nbs/learner.ipynb #6b10a007
 def _check_settings(s):
     "A `ValueError` for two settings of which one would do nothing"
-    folder = 'size bs min_scale folder_weights fit valid_pct cache workers degrade grey'.split()
+    folder = 'size bs min_scale folder_weights exclude fit valid_pct cache workers degrade grey'.split()
     usual = {k: o.default for k,o in inspect.signature(train).parameters.items()}
     given = next((k for k in folder if s.ready and getattr(s, k) != usual[k]), None)
     wrong = {
@@ -206,7 +206,7 @@ def _opposite(entry, config):
 
 def _loaders(s):
     "The photos of a training, and a list of those that cannot be used"
-    same = {k: getattr(s, k) for k in ('size', 'bs', 'min_scale', 'fit', 'valid_pct', 'seed', 'cache', 'degrade')}
+    same = {k: getattr(s, k) for k in 'size bs min_scale fit valid_pct seed cache degrade exclude'.split()}
     unpaired = not s.paired and (s.grey or True)
     dls = ColorDataLoaders.from_folders(L(s.photos), s.folder_weights, num_workers=s.workers, unpaired=unpaired, **same)
     if not dls.report.ok.all():

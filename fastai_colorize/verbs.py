@@ -123,6 +123,7 @@ def evaluate(
     train:Path=None, # training photos, for the row "mean colour" (default: the originals themselves)
     size:int=256, # side to which photos are stretched, in pixels
     n:int=None, # only the first N photos (default: all)
+    exclude:list[str]=(), # patterns of names that are left out, such as '*_small.*'
     lpips:bool|Path=False, # add LPIPS; its weights from FILE, or downloaded (pip install 'fastai_colorize[metrics]')
     fid:bool=False, # add FID, which needs 5,000 photos (and the same installation)
     kid:bool=False, # add KID, which is steady on a few hundred
@@ -141,7 +142,7 @@ def evaluate(
     curve.png, and sheets with the best, median and worst photos."""
     from fastai_colorize.use.evaluate import evaluate_folder
     res = evaluate_folder(folder, out, weights, pictures, render_size, saturation, lpips, fid, kid, curve,
-                          train=train, size=size, n=n)
+                          train=train, size=size, n=n, exclude=exclude)
     print((out/'table.md').read_text(encoding='utf-8'))
     for o in res.failed.itertuples(): print(f'fastai_colorize: {o.photo}: {o.reason}', file=sys.stderr)
     return int(len(res.failed) > 0)

@@ -2,7 +2,7 @@
 import os, shutil, socket, subprocess, sys, warnings
 from pathlib import Path
 
-import pytest, torch
+import numpy as np, pytest, torch
 from PIL import Image
 from skimage import data
 from torch import nn
@@ -12,9 +12,14 @@ from fastai_colorize.base.exif import write_tags
 from fastai_colorize.base.folders import describe_skipped, expand_pattern, find_photos, search_photos
 from fastai_colorize.base.headers import is_photo
 from fastai_colorize.base.photos import PhotoError, check_photos, open_photo
-from fastai_colorize.cli import main
+from fastai_colorize.base.pictures import sample_photos
+from fastai_colorize import learner
+from fastai_colorize.app import save_coloured
+from fastai_colorize.cli import main, parser
+from fastai_colorize.data.loaders import ColorDataLoaders
 from fastai_colorize.use import folders as use_folders   # gives `Colorizer` the method
 from fastai_colorize.use.colorizer import Colorizer
+from fastai_colorize.use.evaluate import evaluate_folder
 
 CAT = Image.fromarray(data.chelsea()).resize((90,60), Image.Resampling.BOX)
 
@@ -86,6 +91,19 @@ def test_the_list_of_the_caller_is_left_alone(tmp_path, col):
     CAT.save(tmp_path/'a.png')
     paths = [tmp_path/'a.png', tmp_path/'*.png']
     assert len(col.colorize_files(paths, tmp_path/'out')) == 1 and paths == [tmp_path/'a.png', tmp_path/'*.png']
+
+def test_patterns_of_a_training_and_of_what_is_measured(photo_folder, tmp_path):
+    "The same words as of `colorize`; pictures of others are not missed for photos that are left out"
+    dls = ColorDataLoaders.from_folders([photo_folder], exclude=['coffee', '7.*'], size=32, bs=4, check=False, num_workers=0)
+    seen = {f.relative_to(photo_folder).as_posix() for d in (dls.train_ds, dls.valid_ds) for f in d.items}
+    assert seen == {f'{o}/{i}.png' for o in ('astronaut', 'chelsea') for i in range(7)}
+    (tmp_path/'peer').mkdir()
+    for i in range(2): shutil.copy(photo_folder/'coffee'/f'{i}.png', tmp_path/'peer')
+    res = evaluate_folder(photo_folder/'coffee', tmp_path/'out', pictures=tmp_path/'peer', size=64, exclude=['[2-7].png'])
+    assert res.photos.photo.unique().tolist() == ['0.png', '1.png']
+    defaults = vars(parser('train').parse_args(['train', 'a', '--out', 'b', '--exclude', '*_small.*', 'x']))
+    assert defaults['exclude'] == ['*_small.*', 'x'] and vars(parser('evaluate').parse_args(['evaluate', 'a', '--out', 'b', '--exclude', 'x']))['exclude'] == ['x']
+    with pytest.raises(ValueError, match='`exclude`'): learner.train(dls, tmp_path/'run', exclude=['x'])
 
 # ---- files that hang, names that stop
 
@@ -259,3 +277,27 @@ def test_leftovers_are_removed(tmp_path, col):
     assert len(list((tmp_path/'out'/'deep').iterdir())) == 1
     col.colorize_files(tmp_path/'a.png', tmp_path/'out')
     assert list((tmp_path/'out'/'deep').iterdir()) == [] and names((tmp_path/'out').iterdir()) == ['.mine.part', 'a.png', 'deep']
+
+# ---- the same photo by other ways
+
+def test_one_photo_by_all_ways(tmp_path):
+    "Alone, in a batch, in a folder, by the app, with one thread and two: at most one step of 255, in fewer than one of 100,000 values; a second time, and by the app, to the last bit"
+    (tmp_path/'src').mkdir()
+    for k,rgb in [*sample_photos().items()][:4]: Image.fromarray(rgb).resize((160,120)).save(tmp_path/'src'/f'{k}.png')
+    files,n,ways = sorted((tmp_path/'src').iterdir()),torch.get_num_threads(),{}
+    col = Colorizer.from_pretrained(device='cpu')
+    arrays = lambda ims: np.stack([np.asarray(o).astype(int) for o in ims])
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            for o in ('folder', 'app'): (tmp_path/f'{o}{threads}').mkdir()
+            ways[threads,'alone'],again = [arrays(map(col.colorize, files)) for _ in range(2)]
+            ways[threads,'app'] = arrays(Image.open(save_coloured(col, f, tmp_path/f'app{threads}')) for f in files)
+            ways[threads,'batch'] = arrays(col.colorize_batch(files, bs=8))
+            col.colorize_files(tmp_path/'src', tmp_path/f'folder{threads}')
+            ways[threads,'folder'] = arrays(Image.open(tmp_path/f'folder{threads}'/f.name) for f in files)
+            assert (ways[threads,'alone'] == again).all() and (ways[threads,'alone'] == ways[threads,'app']).all()
+    finally: torch.set_num_threads(n)
+    for way,o in ways.items():
+        far = np.abs(o - ways[1,'alone'])
+        assert far.max() <= 1 and far.sum() <= far.size/100_000, (way, far.max(), far.sum(), far.size)

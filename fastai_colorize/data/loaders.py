@@ -185,13 +185,14 @@ def from_folders(cls:ColorDataLoaders,
     folders:Iterable, # of photographs, each searched with its subfolders
     weights:Iterable=None, # a number above 0 for each folder: how often its photos are seen in an epoch (1)
     valid:str|Path|Iterable=None, # those of the folders from which the photos for validation are drawn; by default all
+    exclude:str|Iterable[str]|None=None, # patterns of photos that are left out, as for `find_photos`
     **kwargs
 ) -> ColorDataLoaders:
     "From several folders, each with a weight"
     folders = [Path(o) for o in listify(folders)]
     weights = [1]*len(folders) if weights is None else listify(weights)
     _check_folders(folders, weights)
-    photos = {o: find_photos([o]) for o in folders}
+    photos = {o: find_photos([o], exclude or ()) for o in folders}
     times = {f: w for part,w in zip(photos.values(), weights) for f in part}
     valid = None if valid is None else [Path(o) for o in listify(valid)]
     for o in valid or []:

@@ -145,6 +145,7 @@ def evaluate(
     files=None, # paths in the folder; by default all of its photos, in sorted order
     distances:Sequence[str]=('fid', 'kid'), # what to measure with `inception`
     curves:Mapping|None=None, # of a label to a factor to a name in `colorizers`: what `plot_curve` joins
+    exclude:str|Iterable[str]=(), # patterns of photos that are left out, as for `find_photos`
 ) -> Evaluation:
     """Measure colorizers on a folder of photos, beside the baselines original, grey and mean colour.
 
@@ -154,7 +155,7 @@ def evaluate(
     """
     folder,device = Path(folder),torch.device(device or best_device())
     _check_settings(size, bs, n, colorizers)
-    files = (find_photos(folder) if files is None else listify(files))[:n]
+    files = (find_photos(folder, exclude) if files is None else listify(files))[:n]
     if not folder.is_dir(): raise ValueError(f"{folder} is a file; photos are measured by the folder.")
     names = {f: f.relative_to(folder).as_posix() for f in files}
     learnt,failed = files if train is None else find_photos(train),{}
@@ -226,7 +227,7 @@ def evaluate_folder(
     fid:bool=False, # add the column FID
     kid:bool=False, # add the column KID, with its spread
     curve:bool=False, # the curve "weights × factor": the factors ½, ¾, 1, 1¼, 1½ and 2, a row each
-    **kwargs # `train`, `size`, `bs`, `n` and `device` of `evaluate`
+    **kwargs # `train`, `size`, `bs`, `n`, `exclude` and `device` of `evaluate`
 ) -> Evaluation:
     """Measure weights of ours and pictures of others on a folder of photos, and write the results to `out`.
 
@@ -243,7 +244,8 @@ def evaluate_folder(
     colorizers,curves = _of_weights(weights, render_sizes, saturations, kwargs.get('device'))
     for o in pictures:
         name = str(o) if o.name in (*colorizers, *BASELINES) else o.name
-        colorizers[name] = by_pictures(o, folder, kwargs.get('size', 256), kwargs.get('n'))
+        same = {k: kwargs[k] for k in ('size', 'n', 'exclude') if k in kwargs}
+        colorizers[name] = by_pictures(o, folder, **same)
     net = Inception(kwargs.get('device')) if fid or kid else None
     extras = dict(lpips=LPIPS(None if lpips is True else lpips) if lpips else None, inception=net,
                   distances=['fid']*fid + ['kid']*kid, curves=curves)

@@ -90,10 +90,11 @@ def by_pictures(
     originals, # folder of the colour photos
     size:int=256, # side in pixels to which both are stretched
     n:int|None=None, # only the first originals are measured, and need a picture
+    exclude=(), # patterns of originals that are left out, and need none
 ) -> Callable: # of files and their pictures, for `evaluate`
     "Coloured by another program: pictures from a folder, by the names of their originals"
     pictures,originals = Path(pictures),Path(originals)
-    files = find_photos(originals)
+    files = find_photos(originals, exclude)
     sizes = {f: _photo_size(f) for f in files[:n]}
     match,alien = _match(files, originals, pictures)
     _check_match(match, alien, sizes, originals, pictures, size)
