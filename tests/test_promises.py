@@ -25,5 +25,5 @@ def test_each_promise_has_a_witness():
 def test_each_figure_says_how_it_was_made():
     measured = page.partition('## Measured')[2].partition('\n## ')[0]
     rows = [o for o in measured.splitlines() if o.startswith('| `python ')]
-    assert len(rows) == 6
+    assert len(rows) == 8
     for o in rows: assert '--n ' in o and 'seed' in o and re.search(r'\d', o.split('|')[2]), o

@@ -105,6 +105,7 @@ def test_leftovers(photos, tmp_path):
     out.mkdir()
     for n in ('state.pt.part', f'.{"0"*32}.part'): (out/n).write_bytes(b'half')
     os.utime(out/f'.{"0"*32}.part', (0, 0))
+    for n in ('photos.csv', 'left_out.csv'): (out/n).write_text('photo\n')       # all that there is before the recipe
     train(photos, out)
     assert not list(out.glob('*.part')) and not list(out.glob('.*'))
 

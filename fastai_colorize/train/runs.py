@@ -76,6 +76,8 @@ def _recipe(self:TrainingRun) -> dict:
         data=getattr(self.dls, 'config', {}), epochs=self.n_epoch, hypers=hypers, bf16=hasattr(self.learn, 'autocast'),
         callbacks=rules))
 
+_EARLY = '.lock','photos.csv','left_out.csv'   # of a process that was killed before it had a recipe
+
 @patch
 def _begin(self:TrainingRun):
     "Start in a new folder, or go on in an old one"
@@ -83,7 +85,7 @@ def _begin(self:TrainingRun):
     there = state.exists()
     if there and not self.resume:
         raise FileExistsError(f"{self.out} holds a training already. Go on with it (resume), or choose another folder.")
-    others = self.out.exists() and any(o.suffix != '.part' and o.name != '.lock' for o in self.out.iterdir())
+    others = self.out.exists() and any(o.suffix != '.part' and o.name not in _EARLY for o in self.out.iterdir())
     if self.resume and others and not there and not (self.out/'recipe.json').exists():
         raise FileNotFoundError(f"{self.out} holds no training that could be resumed: {state.name} is missing.")
     self.out.mkdir(parents=True, exist_ok=True)
