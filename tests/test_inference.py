@@ -397,7 +397,7 @@ def test_no_more_pixels_than_fit(monkeypatch, tmp_path):
     assert len(most) == 9 and all(n <= 5_000_000 or len(o) == 1 for n,o in zip(pixels, most)), most
 
 def test_no_memory_is_tried_alone_and_said(monkeypatch, tmp_path):
-    import fastai_colorize.use.colorizer as module
+    import fastai_colorize.use.hints as module            # where photos are opened, with their hints
     for i in range(3): Image.new('RGB', (40 + i, 32)).save(tmp_path/f'{i}.png')
     opened = []
     def scarce(photo, real=module.open_photo):

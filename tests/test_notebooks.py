@@ -1,5 +1,5 @@
 "Each notebook runs from top to bottom, in a process of its own; notebook, module and README say the same."
-import importlib.util, json, os, re, signal, subprocess, sys, tempfile, threading, time
+import importlib.util, json, multiprocessing, os, re, signal, subprocess, sys, tempfile, threading, time, warnings
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -17,41 +17,61 @@ def big(nb): return nb.relative_to(root/'nbs').with_suffix('').as_posix() in BIG
 notebooks = sorted((Path(o) for o in nbglob(root/'nbs')), key=lambda o: (big(o), o))
 ids = [o.relative_to(root/'nbs').with_suffix('').as_posix() for o in notebooks]
 
-RUN = f"""
-import sys
-from nbdev.test import test_nb
-ok,_ = test_nb(sys.argv[1], skip_flags={cfg.tst_flags.split()!r}, cell_timeout={int(cfg.cell_timeout)})
-sys.exit(not ok)"""
 CORES = os.cpu_count() or 1
 AT_ONCE = int(os.environ.get('NOTEBOOKS_AT_ONCE', min(2, CORES)))      # each has up to 1 GB, and all tests together are to stay below 3
 
+def run_notebook(nb, tmp, threads):
+    "In a process of its own: a notebook with its temporary files in `tmp`, and beside them what it prints, and whether it passed"
+    import torch
+    from nbdev.test import test_nb
+    os.environ['OMP_NUM_THREADS'] = str(threads)                               # of the processes that it starts
+    os.environ['TMPDIR'] = tempfile.tempdir = tmp
+    torch.set_num_threads(threads)
+    warnings.simplefilter('ignore')
+    with open(f'{tmp}/printed', 'w', buffering=1, encoding='utf-8') as f:
+        for o in (1, 2): os.dup2(f.fileno(), o)
+        sys.stdout = sys.stderr = f
+        ok,_ = test_nb(nb, skip_flags=cfg.tst_flags.split(), cell_timeout=int(cfg.cell_timeout))
+        if ok: Path(tmp, 'passed').touch()
+        f.flush()
+        os._exit(0)                                                            # whatever is still open in there
+
+def processes():
+    "Where processes come from: copies of one that has imported what most notebooks do, where the system can copy"
+    if 'forkserver' not in multiprocessing.get_all_start_methods(): return multiprocessing.get_context('spawn')
+    res = multiprocessing.get_context('forkserver')
+    res.set_forkserver_preload(['pytest', 'nbdev.test', 'nbdev.export', 'fastai.vision.all', 'skimage.data', 'sklearn.datasets'])
+    return res
+
 @pytest.fixture(scope='module')
 def running(request):
-    "A process for each notebook that is asked for, some at once: a dict of notebook → future (exit status, what was printed)"
-    processes,stopped = [],threading.Event()
+    "A process for each notebook that is asked for, some at once: a dict of notebook → future (whether it passed, what was printed)"
+    context,started,stopped = processes(),[],threading.Event()
     def run(nb, threads=1):
-        if stopped.is_set(): return 1,'stopped'
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as tmp:       # what a notebook trains is up to 2 GB
-            env = {**os.environ, 'OMP_NUM_THREADS': str(threads), 'MALLOC_ARENA_MAX': '2', 'MALLOC_MMAP_THRESHOLD_': '8000000', 'TMPDIR': tmp}
-            p = subprocess.Popen([sys.executable, '-W', 'ignore', '-c', RUN, nb], env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-            processes.append(p)
-            out,_ = p.communicate()
-            return p.returncode,out
+        if stopped.is_set(): return False,'stopped'
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as tmp:   # what a notebook trains is up to 2 GB
+            p = context.Process(target=run_notebook, args=(nb, tmp, threads))
+            started.append(p)
+            p.start()
+            p.join()
+            return Path(tmp, 'passed').exists(),Path(tmp, 'printed').read_text(encoding='utf-8', errors='replace')
     def run_alone(nb):
         while not (stopped.is_set() or all(o.done() for o in small.values())): wait(small.values(), timeout=.5)   # for ever, for one that is cancelled
         return run(nb, CORES)
     asked = [o.callspec.params['nb'] for o in request.session.items if o.name.startswith('test_runs[')]
-    with ThreadPoolExecutor(AT_ONCE) as pool, ThreadPoolExecutor(1) as alone:
+    with ThreadPoolExecutor(AT_ONCE) as pool, ThreadPoolExecutor(1) as alone, pytest.MonkeyPatch.context() as m:
+        for k,v in dict(OMP_NUM_THREADS=1, MALLOC_ARENA_MAX=2, MALLOC_MMAP_THRESHOLD_=8_000_000).items(): m.setenv(k, str(v))
         small = {o: pool.submit(run, o) for o in asked if not big(o)}
         yield {**small, **{o: alone.submit(run_alone, o) for o in asked if big(o)}}
-        stopped.set()                                                  # before the end, if Ctrl-C was pressed
+        stopped.set()                                                          # before the end, if Ctrl-C was pressed
         for o in (pool, alone): o.shutdown(wait=False, cancel_futures=True)
-        for p in processes: p.kill()
+        for p in started:
+            if p.pid: p.kill()
 
 @pytest.mark.parametrize('nb', notebooks, ids=ids)
 def test_runs(nb, running):
-    status,out = running[nb].result()
-    assert status == 0, out
+    passed,out = running[nb].result()
+    assert passed, out
 
 @pytest.mark.parametrize('nb', notebooks, ids=ids)
 def test_module_is_in_sync(nb, tmp_path):
@@ -79,7 +99,10 @@ def test_ctrl_c(tmp_path):
         p.wait(60)
         assert p.returncode == pytest.ExitCode.INTERRUPTED, log.read_text()
         assert re.search(r'KeyboardInterrupt.*^=+ .*\d (passed|failed).* in .*s.* =+$', log.read_text(), flags=re.M|re.S)
-        with pytest.raises(ProcessLookupError): os.killpg(p.pid, 0)    # nobody is left
+        with pytest.raises(ProcessLookupError):                        # soon nobody is left
+            for _ in range(100):
+                os.killpg(p.pid, 0)
+                time.sleep(.1)
     finally:
         if p.poll() is None: os.killpg(p.pid, signal.SIGKILL)
 
