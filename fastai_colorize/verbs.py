@@ -50,6 +50,7 @@ def colorize(
     render_size:int=None, # the network sees about N×N pixels, in the photo's own shape (default: noted in the weights)
     overwrite:bool=False, # colour again what is there already
     exclude:list[str]=(), # patterns of names that are left out, such as '*_small.*'
+    hints:Path=None, # colours for some places: NAME.hints.json or .png of one photo, or a folder of them
 ) -> int: # exit status: 1 if a photo failed
     """Colour photographs and folders of photographs.
 
@@ -57,13 +58,15 @@ def colorize(
       fastai_colorize colorize old.jpg --out coloured
       fastai_colorize colorize album/ scans/ --out coloured --saturation 1.2
       fastai_colorize colorize old.jpg --out coloured --weights runs/first/weights.safetensors
+      fastai_colorize colorize old.jpg --out coloured --hints old.jpg.hints.json
 
+    Hints are {"size": [width, height], "hints": [[x, y, "#rrggbb"], …]}; they are kept beside the result.
     Results that are there already are skipped: a batch that was stopped goes on.
     In a folder, photos are known by what they hold; what is no photo is counted."""
     from fastai_colorize.use.colorizer import Colorizer
     from fastai_colorize.use import folders   # gives `Colorizer` the method
     colorizer = Colorizer.from_pretrained(weights)
-    report = colorizer.colorize_files(paths, out, overwrite, saturation, render_size, exclude=exclude)
+    report = colorizer.colorize_files(paths, out, overwrite, saturation, render_size, exclude=exclude, hints=hints)
     return summary(report, out)
 
 # %% ../nbs/verbs.ipynb #6a1d0f03

@@ -21,13 +21,14 @@ from PIL import Image
 from fastcore.basics import listify, patch
 
 from ..base.exif import fits_exif, note_software, read_software
-from ..base.files import error_line, remove_leftovers, versions
+from ..base.files import error_line, remove_leftovers, versions, writing
 from ..base.folders import describe_skipped, expand_pattern, search_photos
 from ..base.headers import decode, is_photo, open_header
 from ..base.output import progress
 from ..base.photos import SAVES, PhotoError, photo_note, save_photo
 from ..base.pictures import contact_sheet, sample_photos
 from .colorizer import Colorizer, check_settings
+from .hints import find_hints
 if TYPE_CHECKING: import pandas as pd
 
 # %% ../../nbs/use/folders.ipynb #3af4198d
@@ -72,7 +73,7 @@ def _plan(
     out:Path, # folder of the results
     overwrite:bool, # make existing results again
     exclude=(), # patterns that are left out
-    settings='', # with which results are made now, as `_settings` tells them
+    settings=lambda file, result: '', # with which a result is made now, in words
 ):
     "A list of `(file, result, reason, note)`, to be made where the reason is None; and what was skipped"
     found,skipped,plan = _search(paths, out, exclude)
@@ -102,10 +103,11 @@ def _look_at(settings, row):
     there = _settings_of(dst)
     if there is None: return row if is_photo(dst) or _is_void(dst) else (f, None, _OTHERS.format(dst), '')
     if new.st_mtime_ns > old.st_mtime_ns: return row
-    if there == settings: return f, dst, _THERE, ''
+    now = settings(f, dst)
+    if there == now: return f, dst, _THERE, ''
     if not there: return f, dst, _THERE, 'made with settings that are not known'
-    others = [o for o in there.split(', ') if o not in settings.split(', ')]
-    return f, dst, None, f"made again: the one there had {', '.join(others)}"
+    others = [o for o in there.split(', ') if o not in now.split(', ')]
+    return f, dst, None, f"made again: the one there had {', '.join(others) or 'no hints'}"
 
 def _settings_of(path):
     "The settings that stand in a result, empty where there are none; None for what cannot be decoded to its end"
@@ -135,6 +137,33 @@ def _settings(colorizer, saturation, render_size):
     size = render_size or colorizer.render_size
     return f'weights {h.hexdigest()[:12]}, render size {size}, saturation {saturation:g}'
 
+# %% ../../nbs/use/folders.ipynb #382a9c37
+def _given_hints(hints, paths, out):
+    "A function of a photo and its result to the file of its hints, or to None"
+    if hints is None: return lambda f, dst: None
+    if os.path.isdir(hints):
+        def find(f, dst):
+            folder = Path(hints)/dst.relative_to(out).parent
+            return find_hints(folder, f.name) or find_hints(folder, dst.name)
+        return find
+    if not os.path.exists(hints): raise FileNotFoundError(f'{hints}: there is no such file or folder of hints.')
+    if len(listify(paths)) != 1 or os.path.isdir(listify(paths)[0]):
+        raise ValueError(f'{hints} holds the hints of one photo: give one photo, or a folder of hints for several.')
+    return lambda f, dst: Path(hints)
+
+def _hints_in_words(file):
+    "What tells some hints from others"
+    if file is None: return ''
+    try: return f', hints {sha1(file.read_bytes()).hexdigest()[:12]}'
+    except OSError: return ', hints that cannot be read'   # the photo's row will say so
+
+def _keep_hints(file, result):
+    "Hints lie beside their result, so that work can go on"
+    if file is None: return
+    there = result.with_name(f'{result.name}.hints{file.suffix.lower()}')
+    if _identity(there) == _identity(file): return
+    with writing(there) as part: part.write_bytes(file.read_bytes())
+
 # %% ../../nbs/use/folders.ipynb #88d630d5
 @patch
 def colorize_files(self:Colorizer,
@@ -145,6 +174,7 @@ def colorize_files(self:Colorizer,
     render_size:int|None=None, # default: that of the colorizer
     bs:int=4, # photos that go through the network together, and are held in memory
     exclude:str|Iterable[str]=(), # patterns of names, or of places below a folder, that are left out: `*_small.*`
+    hints:str|os.PathLike|None=None, # file of the hints of one photo, or folder of `NAME.hints.json` or `.png`
 ) -> 'pd.DataFrame': # one row a file: `file`, `result` (None for a failure), `reason` (empty for what was made), `note`
     """Colour files, folders and patterns (`scans/*.jpg`) into the folder `out`.
 
@@ -157,25 +187,33 @@ def colorize_files(self:Colorizer,
     """
     import pandas as pd
     check_settings(saturation, render_size)
+    out = _results_folder(out)
+    base,given = _settings(self, saturation, render_size),_given_hints(hints, paths, out)
+    settings = lambda f, dst: base + _hints_in_words(given(f, dst))
+    program = f"fastai_colorize {versions('fastai_colorize')['fastai_colorize']}"
+    plan,skipped = _plan(paths, out, overwrite, [*listify(exclude), '*.hints.png'], settings)
+    todo = [i for i,(_,_,reason,_) in enumerate(plan) if reason is None]
+    dates = {i: _date(plan[i][0]) for i in todo}   # before they are read: what changes meanwhile is newer than that
+    stream = self.stream(((plan[i][0], given(*plan[i][:2])) for i in todo), bs, saturation, render_size)
+    for i,(photo,res) in zip(todo, progress(stream, len(todo))):
+        f,dst,*_ = plan[i]
+        plan[i] = _keep(photo, res, plan[i], f'{program}: {settings(f, dst)}', dates[i])
+        if plan[i][1]: _keep_hints(given(f, dst), dst)
+    report = pd.DataFrame(plan, columns=['file', 'result', 'reason', 'note'], dtype=object)
+    report.attrs['skipped'] = describe_skipped(skipped)
+    return report
+
+# %% ../../nbs/use/folders.ipynb #e1caf870
+def _results_folder(out):
+    "The folder, without what killed processes have left in it"
     out = Path(out)
     try: out.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as e:
         why = getattr(e, 'strerror', None) or e
         raise PhotoError(out, f'cannot be made the folder of the results: {why}.') from e
     remove_leftovers(out)
-    settings = _settings(self, saturation, render_size)
-    made = f"fastai_colorize {versions('fastai_colorize')['fastai_colorize']}: {settings}"
-    plan,skipped = _plan(paths, out, overwrite, listify(exclude), settings)
-    todo = [i for i,(_,_,reason,_) in enumerate(plan) if reason is None]
-    dates = {i: _date(plan[i][0]) for i in todo}   # before they are read: what changes meanwhile is newer than that
-    stream = self.stream((plan[i][0] for i in todo), bs, saturation, render_size)
-    for i,(photo,res) in zip(todo, progress(stream, len(todo))):
-        plan[i] = _keep(photo, res, plan[i], made, dates[i])
-    report = pd.DataFrame(plan, columns=['file', 'result', 'reason', 'note'], dtype=object)
-    report.attrs['skipped'] = describe_skipped(skipped)
-    return report
+    return out
 
-# %% ../../nbs/use/folders.ipynb #e1caf870
 def _keep(photo, res, row, made, date):
     "Save one result: its row of the plan, with an empty reason; or without a result, with the reason"
     f,dst,_,note = row
