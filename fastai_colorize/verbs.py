@@ -60,7 +60,8 @@ def colorize(
       fastai_colorize colorize old.jpg --out coloured --weights runs/first/weights.safetensors
       fastai_colorize colorize old.jpg --out coloured --hints old.jpg.hints.json
 
-    Hints are {"size": [width, height], "hints": [[x, y, "#rrggbb"], …]}; they are kept beside the result.
+    Hints are {"size": [width, height], "hints": [[x, y, "#rrggbb"], …]}.
+    They are kept beside the result.
     Results that are there already are skipped: a batch that was stopped goes on.
     In a folder, photos are known by what they hold; what is no photo is counted."""
     from fastai_colorize.use.colorizer import Colorizer

@@ -1,5 +1,5 @@
 "Each notebook runs from top to bottom, in a process of its own; notebook, module and README say the same."
-import importlib.util, json, multiprocessing, os, re, signal, subprocess, sys, tempfile, threading, time, warnings
+import importlib.util, json, multiprocessing.forkserver, os, re, signal, subprocess, sys, tempfile, threading, time, warnings
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -67,6 +67,7 @@ def running(request):
         for o in (pool, alone): o.shutdown(wait=False, cancel_futures=True)
         for p in started:
             if p.pid: p.kill()
+    if context.get_start_method() == 'forkserver': multiprocessing.forkserver._forkserver._stop()    # else it stays to the end, with 0.6 GB
 
 @pytest.mark.parametrize('nb', notebooks, ids=ids)
 def test_runs(nb, running):
