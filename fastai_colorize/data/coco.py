@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import quote, urlsplit
 
 from fastcore.foundation import L
+from fastcore.meta import delegates
 from pycocotools.coco import COCO
 
 from ..base.files import writing
@@ -24,6 +25,7 @@ from .downloads import DownloadError, RemotePhoto, download_file, download_photo
 _all_ = ['DownloadError']
 
 # %% ../../nbs/data/coco.ipynb #fdf18b69
+@delegates(download_photos)
 def coco_subset(
     annotations:str|Path, # path of an `instances_*.json`
     dest:str|Path, # folder for the pictures, made if missing
@@ -32,16 +34,13 @@ def coco_subset(
     categories=None, # a category name or several: pictures that show at least one of them
     min_size:int=0, # the shorter side has at least so many pixels
     base_url:str=None, # a mirror: replaces `http://images.cocodataset.org` in each `coco_url`
-    workers:int=8, # files at a time
-    timeout:float=10, # seconds without a byte until a connection counts as stalled
-    deadline:float=60, # seconds for one file, retries included
-    retries:int=3, # after the first try, for what may heal: not for a 404
+    **kwargs # how to download
 ) -> L: # sorted paths
     "Download pictures picked from a COCO annotation file; `DownloadError` if some could not be had"
     photos = [_photo(o, base_url) for o in pick_coco(annotations, n, seed, categories, min_size)]
     if len({p.name for p in photos}) < len(photos):
         raise ValueError(f"In {annotations} several of the chosen pictures share a file name.")
-    return download_photos(photos, dest, workers, timeout, deadline, retries)
+    return download_photos(photos, dest, **kwargs)
 
 # %% ../../nbs/data/coco.ipynb #7789c53e
 _NEEDED = dict(file_name=str, coco_url=str, width=int, height=int)

@@ -190,14 +190,8 @@ def colorize(self:Colorizer,
 
 # %% ../../nbs/use/colorizer.ipynb #6ca9b527
 @patch
-def stream(self:Colorizer,
-    photos:Iterable, # paths, PIL images, arrays or `Photo`s; or pairs of one and its hints
-    bs:int=8, # photos that go through the network together, and are held in memory
-    saturation:float=1., # factor on the colour
-    render_size:int|None=None, # default: that of the colorizer
-    workers:int|None=None, # threads that open photos, default: one for each core
-) -> Iterator: # `(Photo, picture)` or `(None, exception)` for each of `photos`, in order
-    "What `colorize_batch` gives, with the opened photo beside it (its EXIF data, say)"
+def stream(self:Colorizer, photos, bs=8, saturation=1., render_size=None, workers=None):
+    "What `colorize_batch` gives, in pairs with the opened photo (its EXIF data, say), or with None where it failed"
     budget = pixel_budget()
     batches = batches_by_pixels(photos, bs, budget)
     with ThreadPoolExecutor(workers or os.cpu_count()) as ex:
