@@ -27,6 +27,7 @@ def run_notebook(nb, tmp, threads):
     os.environ['OMP_NUM_THREADS'] = str(threads)                               # of the processes that it starts
     os.environ['TMPDIR'] = tempfile.tempdir = tmp
     torch.set_num_threads(threads)
+    multiprocessing.set_start_method(None, force=True)                         # a notebook's own processes are the usual ones
     warnings.simplefilter('ignore')
     with open(f'{tmp}/printed', 'w', buffering=1, encoding='utf-8') as f:
         for o in (1, 2): os.dup2(f.fileno(), o)
