@@ -80,7 +80,8 @@ def train(
 
     A ValueError says what does not fit together. What was stopped goes on with `resume=True`, to the same bits."""
     s = _complete(SimpleNamespace(**locals()))
-    _fit(learn := _assemble(s), s)
+    learn = _assemble(s)
+    _fit(learn, s)
     return learn
 
 # %% ../nbs/learner.ipynb #6b10a004

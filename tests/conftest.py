@@ -29,7 +29,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)   # shells start backgr
 def pytest_addoption(parser): parser.addoption('--slow', action='store_true', help='also run the tests that take minutes')
 
 def pytest_collection_modifyitems(config, items):
-    items.sort(key=lambda o: not o.name.startswith('test_runs['))   # notebooks first: their processes need the memory that other tests fill in this one
+    # Notebooks first, then the docs in a browser: their processes need the memory that other tests fill in this one
+    items.sort(key=lambda o: (not o.name.startswith('test_runs['), o.path.stem != 'test_docs'))
     if config.getoption('--slow'): return
     for o in items:
         if o.get_closest_marker('slow'): o.add_marker(pytest.mark.skip(reason='takes minutes: run with --slow'))

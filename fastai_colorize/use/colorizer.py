@@ -225,7 +225,8 @@ def alone(self:Colorizer, source, saturation, render_size):
         photo,small = self.prepare(source, render_size)
         return photo,self.paint(photo, self.predict_ab([small])[0], saturation)
     except (MemoryError, RuntimeError, ValueError) as e:
-        name = source if isinstance(source, (str, os.PathLike)) else 'image'
+        name = source[0] if isinstance(source, tuple) else source
+        name = name if isinstance(name, (str, os.PathLike)) else 'image'
         why = 'out of memory: it has more pixels than fit; make the photo smaller first.'
         return None,PhotoError(name, why) if isinstance(e, MemoryError) else e
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import torch
 from fastcore.basics import listify, patch
 from fastai_colorize.base.exif import fits_exif, note_software, read_software
-from fastai_colorize.base.files import error_line, remove_leftovers, versions, writing
+from fastai_colorize.base.files import error_line, remove_leftovers, versions, write_bytes
 from fastai_colorize.base.folders import describe_skipped, expand_pattern, search_photos
 from fastai_colorize.base.headers import decode, is_photo, open_header
 from fastai_colorize.base.output import progress

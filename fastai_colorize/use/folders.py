@@ -21,7 +21,7 @@ from PIL import Image
 from fastcore.basics import listify, patch
 
 from ..base.exif import fits_exif, note_software, read_software
-from ..base.files import error_line, remove_leftovers, versions, writing
+from ..base.files import error_line, remove_leftovers, versions, write_bytes
 from ..base.folders import describe_skipped, expand_pattern, search_photos
 from ..base.headers import decode, is_photo, open_header
 from ..base.output import progress
@@ -158,11 +158,13 @@ def _hints_in_words(file):
     except OSError: return ', hints that cannot be read'   # the photo's row will say so
 
 def _keep_hints(file, result):
-    "Hints lie beside their result, so that work can go on"
-    if file is None: return
+    "Hints lie beside their result, so that work can go on; a note where that is not possible"
+    if file is None: return ''
     there = result.with_name(f'{result.name}.hints{file.suffix.lower()}')
-    if _identity(there) == _identity(file): return
-    with writing(there) as part: part.write_bytes(file.read_bytes())
+    if _identity(there) == _identity(file): return ''
+    try: write_bytes(there, file.read_bytes())
+    except OSError as e: return f'without its hints: {error_line(e)}'
+    return ''
 
 # %% ../../nbs/use/folders.ipynb #88d630d5
 @patch
@@ -197,8 +199,7 @@ def colorize_files(self:Colorizer,
     stream = self.stream(((plan[i][0], given(*plan[i][:2])) for i in todo), bs, saturation, render_size)
     for i,(photo,res) in zip(todo, progress(stream, len(todo))):
         f,dst,*_ = plan[i]
-        plan[i] = _keep(photo, res, plan[i], f'{program}: {settings(f, dst)}', dates[i])
-        if plan[i][1]: _keep_hints(given(f, dst), dst)
+        plan[i] = _keep(photo, res, plan[i], f'{program}: {settings(f, dst)}', dates[i], given(f, dst))
     report = pd.DataFrame(plan, columns=['file', 'result', 'reason', 'note'], dtype=object)
     report.attrs['skipped'] = describe_skipped(skipped)
     return report
@@ -214,13 +215,14 @@ def _results_folder(out):
     remove_leftovers(out)
     return out
 
-def _keep(photo, res, row, made, date):
+def _keep(photo, res, row, made, date, hints):
     "Save one result: its row of the plan, with an empty reason; or without a result, with the reason"
     f,dst,_,note = row
     if photo is None: return f, None, getattr(res, 'reason', error_line(res)), ''
     try: save_photo(res, dst, exif=_exif_of(photo, made, SAVES[dst.suffix.lower()]), meta=photo.meta)
     except PhotoError as e: return f, None, e.reason, ''
-    return f, dst, '', '; '.join(o for o in (note, photo_note(photo, dst), _set_date(dst, date)) if o)
+    notes = note,photo_note(photo, dst),_keep_hints(hints, dst),_set_date(dst, date)
+    return f, dst, '', '; '.join(o for o in notes if o)
 
 def _exif_of(photo, made, fmt):
     "The EXIF data of a photo with what it was made with; its own alone, or this alone, where both are too long"

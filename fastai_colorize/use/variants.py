@@ -18,7 +18,7 @@ from .colorizer import Colorizer
 from .hints import HintsLike
 
 # %% ../../nbs/use/variants.ipynb #e01d3555
-VARIANTS = dict(normal={}, careful=dict(saturation=.7), stronger=dict(saturation=1.4), warmer=dict(tint=(.02,.06)),
+VARIANTS = dict(normal={}, paler=dict(saturation=.7), stronger=dict(saturation=1.4), warmer=dict(tint=(.02,.06)),
                 cooler=dict(tint=(-.01,-.06)))   # of a name to what it changes; `tint` is added to a and b
 LARGER = 'larger view'   # and the variant that the network has to look at again
 
