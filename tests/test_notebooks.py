@@ -11,23 +11,24 @@ from nbdev.export import nb_export
 cfg = get_config(Path(__file__).parent)
 root = cfg.config_path
 # These take 1 to 1.7 GB: one at a time, after the others, with all cores
-BIG = {'app', 'explanations/questions', 'howto/export', 'howto/train', 'learner', 'nets/dynamic', 'paper/tables', 'tutorials/how_it_works',
-       'tutorials/the_papers_tables', 'tutorials/train_a_gan', 'tutorials/your_own_photographs'}
+BIG = {'app', 'explanations/questions', 'howto/export', 'howto/train', 'learner', 'nets/dynamic', 'paper/tables',
+       'tutorials/how_it_works', 'tutorials/the_papers_tables', 'tutorials/train_a_gan', 'tutorials/your_own_photographs'}
 def big(nb): return nb.relative_to(root/'nbs').with_suffix('').as_posix() in BIG
 notebooks = sorted((Path(o) for o in nbglob(root/'nbs')), key=lambda o: (big(o), o))
 ids = [o.relative_to(root/'nbs').with_suffix('').as_posix() for o in notebooks]
 
 CORES = os.cpu_count() or 1
-AT_ONCE = int(os.environ.get('NOTEBOOKS_AT_ONCE', min(2, CORES)))      # each has up to 1 GB, and all tests together are to stay below 3
+# Each has up to 1 GB, and all tests together are to stay below 3
+AT_ONCE = int(os.environ.get('NOTEBOOKS_AT_ONCE', min(2, CORES)))
 
 def run_notebook(nb, tmp, threads):
-    "In a process of its own: a notebook with its temporary files in `tmp`, and beside them what it prints, and whether it passed"
+    "In a process of its own: a notebook with its temporary files in `tmp`; beside them what it prints, and if it passed"
     import torch
     from nbdev.test import test_nb
     os.environ['OMP_NUM_THREADS'] = str(threads)                               # of the processes that it starts
     os.environ['TMPDIR'] = tempfile.tempdir = tmp
     torch.set_num_threads(threads)
-    multiprocessing.set_start_method(None, force=True)                         # a notebook's own processes are the usual ones
+    multiprocessing.set_start_method(None, force=True)                         # its own processes are the usual ones
     warnings.simplefilter('ignore')
     with open(f'{tmp}/printed', 'w', buffering=1, encoding='utf-8') as f:
         for o in (1, 2): os.dup2(f.fileno(), o)
@@ -41,12 +42,13 @@ def processes():
     "Where processes come from: copies of one that has imported what most notebooks do, where the system can copy"
     if 'forkserver' not in multiprocessing.get_all_start_methods(): return multiprocessing.get_context('spawn')
     res = multiprocessing.get_context('forkserver')
-    res.set_forkserver_preload(['pytest', 'nbdev.test', 'nbdev.export', 'fastai.vision.all', 'skimage.data', 'sklearn.datasets'])
+    most = 'pytest', 'nbdev.test', 'nbdev.export', 'fastai.vision.all', 'skimage.data', 'sklearn.datasets'
+    res.set_forkserver_preload([*most])
     return res
 
 @pytest.fixture(scope='module')
 def running(request):
-    "A process for each notebook that is asked for, some at once: a dict of notebook → future (whether it passed, what was printed)"
+    "A process for each notebook that is asked for, some at once: a dict of notebook → future (if it passed, what it printed)"
     context,started,stopped = processes(),[],threading.Event()
     def run(nb, threads=1):
         if stopped.is_set(): return False,'stopped'
@@ -57,18 +59,21 @@ def running(request):
             p.join()
             return Path(tmp, 'passed').exists(),Path(tmp, 'printed').read_text(encoding='utf-8', errors='replace')
     def run_alone(nb):
-        while not (stopped.is_set() or all(o.done() for o in small.values())): wait(small.values(), timeout=.5)   # for ever, for one that is cancelled
+        while not (stopped.is_set() or all(o.done() for o in small.values())):
+            wait(small.values(), timeout=.5)                                   # for ever, for one that is cancelled
         return run(nb, CORES)
     asked = [o.callspec.params['nb'] for o in request.session.items if o.name.startswith('test_runs[')]
     with ThreadPoolExecutor(AT_ONCE) as pool, ThreadPoolExecutor(1) as alone, pytest.MonkeyPatch.context() as m:
-        for k,v in dict(OMP_NUM_THREADS=1, MALLOC_ARENA_MAX=2, MALLOC_MMAP_THRESHOLD_=8_000_000).items(): m.setenv(k, str(v))
+        usual = dict(OMP_NUM_THREADS=1, MALLOC_ARENA_MAX=2, MALLOC_MMAP_THRESHOLD_=8_000_000)
+        for k,v in usual.items(): m.setenv(k, str(v))
         small = {o: pool.submit(run, o) for o in asked if not big(o)}
         yield {**small, **{o: alone.submit(run_alone, o) for o in asked if big(o)}}
         stopped.set()                                                          # before the end, if Ctrl-C was pressed
         for o in (pool, alone): o.shutdown(wait=False, cancel_futures=True)
         for p in started:
             if p.pid: p.kill()
-    if context.get_start_method() == 'forkserver': multiprocessing.forkserver._forkserver._stop()    # else it stays to the end, with 0.6 GB
+    if context.get_start_method() == 'forkserver':
+        multiprocessing.forkserver._forkserver._stop()                         # else it stays to the end, with 0.6 GB
 
 @pytest.mark.parametrize('nb', notebooks, ids=ids)
 def test_runs(nb, running):

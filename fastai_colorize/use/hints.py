@@ -1,4 +1,4 @@
-"""Colours that a person gives: points, strokes and layers, as pixels of a photo. They hold where they are put, and spread to what belongs together.
+"""Colours that a person gives: they hold where they are put, and spread to what belongs together.
 
 Docs: https://fastai-colorize.github.io/fastai_colorize/use/hints.html.md"""
 

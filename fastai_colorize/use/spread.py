@@ -1,4 +1,4 @@
-"""A few given colours become a change of colour for the whole photo: it follows lightness and what the network sees, and fades with distance.
+"""A few given colours change the whole photo: by lightness, by what the network sees, and less and less with distance.
 
 Docs: https://fastai-colorize.github.io/fastai_colorize/use/spread.html.md"""
 
