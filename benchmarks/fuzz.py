@@ -2,11 +2,12 @@
 
     python benchmarks/fuzz.py --n 10000 --seed 0 --keep faults
 
-Small valid files of every format that the package reads, made here, are damaged: bits, bytes and numbers (in the header above
-all), cuts, splices, chunks of PNG (with a right checksum), segments of JPEG, entries of TIFF, boxes of AVIF and JPEG 2000.
-Each file is opened in a process of its own making, which is watched: `--limit` seconds a file, `--memory` MB at most. Every
-tenth goes through `Colorizer.colorize_files` as well, a folder of 50 at a time, with a tiny network. File i of seed s is
-always the same: `--only i` runs it alone. What fails is kept in the folder `--keep`, as `SEED_i.suffix`."""
+Small valid files of every format that the package reads, made here, are damaged: bits, bytes and numbers (in the
+header above all), cuts, splices, chunks of PNG (with a right checksum), segments of JPEG, entries of TIFF, boxes of
+AVIF and JPEG 2000. Each file is opened in a process of its own making, which is watched: `--limit` seconds a file,
+`--memory` MB at most. Every tenth goes through `Colorizer.colorize_files` as well, a folder of 50 at a time, with a
+tiny network. File i of seed s is always the same: `--only i` runs it alone. What fails is kept in the folder
+`--keep`, as `SEED_i.suffix`."""
 import io, random, resource, select, struct, subprocess, sys, tempfile, warnings, zlib
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections import Counter
@@ -41,14 +42,16 @@ def pillow_files(res):
     for mode in ('RGB', 'L', 'CMYK'): save(f'{mode}.jpg', im.convert(mode), 'JPEG')
     save('progressive.jpg', im, 'JPEG', progressive=True, comment='a comment', **more)
     for mode in ('RGB', 'L', 'LA', 'RGBA', 'P', '1', 'I;16'):
-        save(f'{mode[:2]}.png', im.convert('L').convert('I').convert(mode) if mode == 'I;16' else im.convert(mode), 'PNG')
+        o = im.convert('L').convert('I') if mode == 'I;16' else im
+        save(f'{mode[:2]}.png', o.convert(mode), 'PNG')
     text = PngImagePlugin.PngInfo()
     text.add_text('Title', 'a title', zip=True)
     text.add(b'gAMA', struct.pack('>I', 100000))
     text.add(b'cHRM', struct.pack('>8I', 31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000))
     save('more.png', im, 'PNG', pnginfo=text, transparency=(8, 11, 4), exif=more['exif'], dpi=(300, 300))
     save('profile.png', im, 'PNG', icc_profile=more['icc_profile'])
-    for fmt in ('GIF', 'PNG', 'WEBP'): save(f'frames.{fmt.lower()}', im, fmt, save_all=True, append_images=[im.rotate(90)])
+    for fmt in ('GIF', 'PNG', 'WEBP'):
+        save(f'frames.{fmt.lower()}', im, fmt, save_all=True, append_images=[im.rotate(90)])
     save('plain.gif', im.quantize(20), 'GIF', transparency=3, comment=b'a comment')
     save('plain.webp', im, 'WEBP', **{k: v for k,v in more.items() if k != 'dpi'})
     save('lossless.webp', im.convert('RGBA'), 'WEBP', lossless=True)
@@ -57,7 +60,8 @@ def pillow_files(res):
     for mode in ('RGB', 'L', 'RGBA'): save(f'{mode}.jp2', im.convert(mode), 'JPEG2000')
     save('codestream.j2k', im, 'JPEG2000', no_jp2=True)
     save('plain.avif', im, 'AVIF', **{k: v for k,v in more.items() if k != 'dpi'})
-    for c in (None, 'tiff_lzw', 'tiff_adobe_deflate', 'packbits', 'jpeg'): save(f'{c}.tif', im, 'TIFF', compression=c, **({} if c else more))
+    for c in (None, 'tiff_lzw', 'tiff_adobe_deflate', 'packbits', 'jpeg'):
+        save(f'{c}.tif', im, 'TIFF', compression=c, **({} if c else more))
     save('group4.tif', im.convert('1'), 'TIFF', compression='group4')
     save('raw.dng', im, 'TIFF', tiffinfo={50706: b'\1\4\0\0'})
     save('xmp.tif', im, 'TIFF', tiffinfo={700: more['xmp']})
@@ -68,10 +72,15 @@ def tifffile_files(res):
     try: import numpy as np, tifffile
     except ImportError: return
     a = picture()
-    kinds = dict(deep=(a.astype('u2')*257, dict(photometric='rgb')), planes=(a.transpose(2,0,1), dict(photometric='rgb', planarconfig='separate')),
-                 floats=((a[...,0]/255).astype('f4'), dict(photometric='minisblack')), negative=(a[...,0].astype('u2'), dict(photometric='miniswhite')),
-                 big=(a, dict(photometric='rgb', bigtiff=True)), tiles=(a, dict(photometric='rgb', tile=(16,16))), motorola=(a, dict(photometric='rgb', byteorder='>')),
-                 alpha=(np.dstack([a, a[...,:1]]), dict(photometric='rgb', extrasamples=['unassalpha'])))
+    kinds = dict(
+        deep=(a.astype('u2')*257, dict(photometric='rgb')),
+        planes=(a.transpose(2,0,1), dict(photometric='rgb', planarconfig='separate')),
+        floats=((a[...,0]/255).astype('f4'), dict(photometric='minisblack')),
+        negative=(a[...,0].astype('u2'), dict(photometric='miniswhite')),
+        big=(a, dict(photometric='rgb', bigtiff=True)),
+        tiles=(a, dict(photometric='rgb', tile=(16,16))),
+        motorola=(a, dict(photometric='rgb', byteorder='>')),
+        alpha=(np.dstack([a, a[...,:1]]), dict(photometric='rgb', extrasamples=['unassalpha'])))
     for name,(o,kw) in kinds.items():
         f = io.BytesIO()
         tifffile.imwrite(f, o, **kw)
@@ -99,7 +108,11 @@ def valid_files():
 
 # ---- damage: functions of a random generator, a bytearray and the other files
 
-ODD = 0, 1, 2, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0xffff, 0x10000, 0x7fffffff, 0x80000000, 0xffffffff, 0xfffffff0, 10**8, 30_000
+ODD = (0, 1, 2, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0xffff, 0x10000, 0x7fffffff, 0x80000000, 0xffffffff, 0xfffffff0,
+       10**8, 30_000)
+KINDS = b'tRNS PLTE gAMA cHRM iCCP cICP acTL fcTL fdAT eXIf zTXt iTXt pHYs'.split()
+TAGS = (254, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284, 317, 320, 322, 323, 324, 330, 332, 338, 339,
+        347, 530, 34665, 34675, 37724)
 
 def place(r, a):
     "More often in the header than behind it"
@@ -158,7 +171,7 @@ def png_chunks(r, a, others):
         if act == 0: chunks[i:i+1] = []
         elif act == 1: chunks.insert(r.randrange(len(chunks) + 1), chunks[i])
         elif act == 2: chunks.insert(r.randrange(len(chunks)), chunks.pop(i))
-        elif act == 3: chunks[i] = r.choice((b'tRNS', b'PLTE', b'gAMA', b'cHRM', b'iCCP', b'cICP', b'acTL', b'fcTL', b'fdAT', b'eXIf', b'zTXt', b'iTXt', b'pHYs')),body
+        elif act == 3: chunks[i] = r.choice(KINDS),body
         elif kind == b'IDAT' and act == 4: chunks[i] = kind,bytearray(zlib.compress(r.randbytes(r.randrange(5000))))
         elif body: r.choice((bits, values, cut, insert))(r, body, others)
         if not chunks: break
@@ -186,13 +199,14 @@ def tiff_tags(r, a, others):
         at = first + 2 + 12*r.randrange(max(1, n))
         what = r.choice((0, 2, 4, 8, 8))
         value = r.choice((r.choice(ODD), r.randrange(20), r.randrange(2**16)))
-        if what == 0: value = r.choice((254, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284, 317, 320, 322, 323, 324, 330, 332, 338, 339, 347, 530, 34665, 34675, 37724))
+        if what == 0: value = r.choice(TAGS)
         size = 2 if what < 4 or r.random() < .5 else 4
         a[at+what:at+what+size] = (value % 256**size).to_bytes(size, 'little' if order == '<' else 'big')
 
 def boxes(r, a, others):
     "Lengths and kinds of boxes (AVIF, HEIC, JPEG 2000) and of chunks (WebP)"
-    known = b'meta iloc iinf infe iprp ipco ipma ispe pixi colr av1C hvcC mdat ihdr jp2h jp2c ftyp VP8X VP8L ICCP EXIF ANIM ANMF'.split()
+    known = (b'meta iloc iinf infe iprp ipco ipma ispe pixi colr av1C hvcC mdat ihdr jp2h jp2c ftyp '
+             b'VP8X VP8L ICCP EXIF ANIM ANMF').split()
     found = [i for k in known if (i := a.find(k)) >= 0]
     if not found: return values(r, a, others)
     at = r.choice(found)
@@ -216,7 +230,8 @@ def mutated(seed, i, files):
         if not a: break
         kind = r.choice((bits, values, cut, remove, insert, swap, splice, cross, *[special(a)]*4))
         try: kind(r, a, others)
-        except (IndexError, struct.error, ValueError): bits(r, a, others) if a else None   # its structure is gone by now
+        except (IndexError, struct.error, ValueError):   # its structure is gone by now
+            if a: bits(r, a, others)
     return name,bytes(a)
 
 # ---- what has to hold
@@ -239,7 +254,8 @@ def check(path):
     except PhotoError as e: return one_sentence(e) or 'refused'
     h,w,_ = p.rgb.shape
     if not known: return 'read, and is_photo does not know it'
-    if p.rgb.dtype != 'uint8' or p.rgb.shape[2] != 3 or not w*h or (p.alpha is not None and p.alpha.shape != (h,w)): return 'read as no picture'
+    if p.rgb.dtype != 'uint8' or p.rgb.shape[2] != 3 or not w*h: return 'read as no picture'
+    if p.alpha is not None and p.alpha.shape != (h,w): return 'read as no picture'
     if photo_size(path) != (w,h): return f'photo_size says {photo_size(path)}, the picture has {(w,h)}'
     return 'read'
 
@@ -256,8 +272,9 @@ def check_folder(paths, out):
         if str(path) not in report.index: return 'no row for it'
         row = report.loc[str(path)]
         if row.reason: return one_sentence(PhotoError('a', row.reason)) or 'refused'
-        try: return 'coloured' if open_photo(row.result).size == open_photo(path).size else 'its result has another size'
+        try: same = open_photo(row.result).size == open_photo(path).size
         except PhotoError as e: return f'its result cannot be read: {e}'
+        return 'coloured' if same else 'its result has another size'
     return [of(o) for o in paths]
 
 def work(args):
@@ -285,7 +302,8 @@ def work(args):
             say('folder begin', waiting[-1][0])
             res = guarded(check_folder, [o for _,o in waiting], folder/"out")
             for k,(j,o) in enumerate(waiting):
-                say('folder', j, res if isinstance(res, str) else res[k], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss//1024)
+                mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss//1024
+                say('folder', j, res if isinstance(res, str) else res[k], mb)
                 o.unlink()
             waiting = []
 
@@ -293,13 +311,15 @@ def work(args):
 
 def watch(args, start, stop, work_folder, seen):
     "Run files in a process; the number of the next one, where it crashed or hung"
-    cmd = [sys.executable, __file__, '--work', work_folder, '--start', start, '--stop', stop, '--seed', args.seed, '--memory', args.memory]
+    cmd = [sys.executable, __file__, '--work', work_folder, '--start', start, '--stop', stop,
+           '--seed', args.seed, '--memory', args.memory]
     with open(Path(work_folder)/'stderr.txt', 'wb') as err:
         p = subprocess.Popen(list(map(str, cmd)), stdout=subprocess.PIPE, stderr=err)
     now,limit,buf = start,60,b''   # the first ones wait for the imports
     while True:
         if not select.select([p.stdout], [], [], limit)[0]:
-            p.kill(), p.wait()
+            p.kill()
+            p.wait()
             seen(now, f'hangs: more than {limit:g} s')
             return now + 1
         data = p.stdout.read1()
@@ -322,9 +342,11 @@ def main():
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--only', type=int, help='this file alone')
     parser.add_argument('--limit', type=float, default=20, help='seconds a file')
-    parser.add_argument('--memory', type=int, default=8000, help='MB of address space (the libraries alone map three thousand)')
+    parser.add_argument('--memory', type=int, default=8000,
+                        help='MB of address space (the libraries alone map three thousand)')
     parser.add_argument('--keep', type=Path, default='faults')
-    for o in ('--work', '--start', '--stop'): parser.add_argument(o, type=str if o == '--work' else int, help='of the watched process')
+    for o in ('--work', '--start', '--stop'):
+        parser.add_argument(o, type=str if o == '--work' else int, help='of the watched process')
     args = parser.parse_args()
     if args.work: return work(args)
     files,kinds,faults,peak = valid_files(),Counter(),{},[0]
@@ -343,7 +365,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         while at < stop: at = watch(args, at, stop, folder, seen)
     n = args.n if args.only is None else 1
-    print(f'{n:,} files from {len(files)} valid ones, seed {args.seed}, {monotonic() - begin:.0f} s: {dict(kinds)}; most memory {peak[0]} MB; {len(faults)} faults')
+    print(f'{n:,} files from {len(files)} valid ones, seed {args.seed}, {monotonic() - begin:.0f} s: {dict(kinds)}; '
+          f'most memory {peak[0]} MB; {len(faults)} faults')
     return int(bool(faults))
 
 if __name__ == '__main__': sys.exit(main())

@@ -2,8 +2,8 @@
 
     python benchmarks/hints.py FOLDER [--weights l1] [--n 1004] [--out hints.csv]
 
-Each photo is stretched to 256×256. A hint is the mean colour of a random 7×7 square of the original, put there as a disc
-of radius 3; a photo's hints are drawn once, and its first 1, 2, 5, … are given."""
+Each photo is stretched to 256×256. A hint is the mean colour of a random 7×7 square of the original, put there as a
+disc of radius 3; a photo's hints are drawn once, and its first 1, 2, 5, … are given."""
 from argparse import ArgumentParser
 from pathlib import Path
 from time import perf_counter

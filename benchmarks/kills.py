@@ -1,14 +1,14 @@
-"""Killed at random moments, and started again: nothing is lost, nothing is left behind, and the end is the same to the last bit.
+"""Killed at random moments, and started again: nothing is lost or left behind, and the end is the same to the last bit.
 
     python benchmarks/kills.py --n 50 --seed 0 [--jobs train evaluate]
 
-Trainings of every kind (L1, cgan, wgan-clip, wgan-gp, cyclegan), colouring a folder, evaluating one, a row of the paper and a
-download from a server of this computer run once undisturbed, on pictures of 32 pixels and with tiny networks. Then each is
-killed, with SIGKILL or (three of ten) with SIGTERM or Ctrl-C to its whole group of processes, at a moment in its time, or
-(every other one) at one of its calls that write, rename, sync or remove; one to three times in a row. The same command goes
-on. What it leaves has to have the same names and the same contents as without a stop, weights bit by bit; only times may
-differ. One process with all imports forks for each run: a start takes no time, and a stop during the imports is the task of
-`tests/test_output.py`. POSIX only."""
+Trainings of every kind (L1, cgan, wgan-clip, wgan-gp, cyclegan), colouring a folder, evaluating one, a row of the
+paper and a download from a server of this computer run once undisturbed, on pictures of 32 pixels and with tiny
+networks. Then each is killed, with SIGKILL or (three of ten) with SIGTERM or Ctrl-C to its whole group of processes,
+at a moment in its time, or (every other one) at one of its calls that write, rename, sync or remove; one to three
+times in a row. The same command goes on. What it leaves has to have the same names and the same contents as without a
+stop, weights bit by bit; only times may differ. One process with all imports forks for each run: a start takes no
+time, and a stop during the imports is the task of `tests/test_output.py`. POSIX only."""
 import csv, io, json, mmap, os, random, shutil, signal, struct, sys, tempfile, time, traceback, warnings
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections import Counter
@@ -37,7 +37,8 @@ class Tiny(nn.Module):
     "Dropout draws random numbers, BatchNorm keeps a state"
     def __init__(self):
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(1, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.Dropout2d(.1), nn.Conv2d(6, 2, 3, padding=1))
+        self.body = nn.Sequential(nn.Conv2d(1, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.Dropout2d(.1),
+                                  nn.Conv2d(6, 2, 3, padding=1))
     def forward(self, x): return self.body(x).tanh()
 
 @critics('tiny')
@@ -47,8 +48,8 @@ class TinyCritic(nn.Module):
         self.body = nn.Sequential(nn.Conv2d(3, 6, 4, 2, 1), nn.LeakyReLU(.2), nn.Conv2d(6, 1, 4, 2, 1))
     def forward(self, l, ab): return self.body(torch.cat([l, ab], 1))
 
-protocols['tiny'] = Protocol('tiny', 32, {'3000': (12, 4), '10000': (16, 6)}, epochs=.2, nets=dict(unet=dict(ngf=2)), pretrained=False,
-                             bf16=False, measured=32, changes=dict(resnet18=dict(generator='unet')))
+protocols['tiny'] = Protocol('tiny', 32, {'3000': (12, 4), '10000': (16, 6)}, epochs=.2, nets=dict(unet=dict(ngf=2)),
+                             pretrained=False, bf16=False, measured=32, changes=dict(resnet18=dict(generator='unet')))
 
 def photos(folder):
     "Photos of the libraries in pieces, once grey, once in colour; a picture for a server"
@@ -56,7 +57,9 @@ def photos(folder):
         im = Image.fromarray(getattr(data, name)())
         for j in range(8):
             part = im.crop((30*j, 20*j, 30*j + 96, 20*j + 64))
-            for f,o in ((f'colour/{name}/{j}.png', part), (f'grey/{name}{j}.jpg', part.convert('L')), (f'row/{"test" if j > 5 else "train"}/{name}{j}.png', part)):
+            split = 'test' if j > 5 else 'train'
+            for f,o in ((f'colour/{name}/{j}.png', part), (f'grey/{name}{j}.jpg', part.convert('L')),
+                        (f'row/{split}/{name}{j}.png', part)):
                 (folder/f).parent.mkdir(parents=True, exist_ok=True)
                 o.save(folder/f)
             (folder/'site').mkdir(exist_ok=True)
@@ -78,33 +81,48 @@ def serve(folder):
         finally: os._exit(0)
     server.socket.close()
     url = f'http://127.0.0.1:{server.server_port}'
-    images = [dict(id=i, file_name=f'{i:012d}.jpg', coco_url=f'{url}/val/../{i:012d}.jpg'.replace('/val/..', ''), width=96, height=64) for i in range(24)]
-    (folder/'list.json').write_text(json.dumps(dict(images=images, annotations=[dict(id=i, image_id=i, category_id=1) for i in range(24)],
-                                                    categories=[dict(id=1, name='cat')])))
+    images = [dict(id=i, file_name=f'{i:012d}.jpg', coco_url=f'{url}/{i:012d}.jpg', width=96, height=64)
+              for i in range(24)]
+    annotations = [dict(id=i, image_id=i, category_id=1) for i in range(24)]
+    listed = dict(images=images, annotations=annotations, categories=[dict(id=1, name='cat')])
+    (folder/'list.json').write_text(json.dumps(listed))
     return pid
 
 # ---- what is run: each is told where the photos are, and where to write
 
 def training(*more, cached=False):
     def run(src, out):
-        args = ['train', src/'colour', '--out', out/'run', '--generator', 'tiny', '--size', 32, '--epochs', 4, '--bs', 4, '--valid-pct', .2,
-                '--precision', 'float32', '--resume', *more, *['--critic', 'tiny']*bool({'cgan', 'wgan-clip', 'wgan-gp'} & {*more}), *(['--cache', out/'cache'] if cached else ['--workers', 2])]
+        args = ['train', src/'colour', '--out', out/'run', '--generator', 'tiny', '--size', 32, '--epochs', 4,
+                '--bs', 4, '--valid-pct', .2, '--precision', 'float32', '--resume', *more]
+        if {'cgan', 'wgan-clip', 'wgan-gp'} & {*more}: args += ['--critic', 'tiny']
+        args += ['--cache', out/'cache'] if cached else ['--workers', 2]
         return command(list(map(str, args)))
     return run
 
-def colorize(src, out): return command(['colorize', str(src/'grey'), '--out', str(out/'coloured'), '--weights', str(src/'tiny.safetensors'), '--render-size', '32'])
+def colorize(src, out):
+    return command(['colorize', str(src/'grey'), '--out', str(out/'coloured'),
+                    '--weights', str(src/'tiny.safetensors'), '--render-size', '32'])
+
 def evaluate(src, out):
     if (out/'results').exists(): return 0                # it appears when it is whole, and another one is refused
-    return command(['evaluate', str(src/'colour'), '--out', str(out/'results'), '--weights', str(src/'tiny.safetensors'), '--size', '32'])
+    return command(['evaluate', str(src/'colour'), '--out', str(out/'results'),
+                    '--weights', str(src/'tiny.safetensors'), '--size', '32'])
+
 def paper(src, out):
     "L1, then cgan from its weights, then the tables; the photos are theirs, for their cache"
     if not (out/'photos').exists(): os.symlink(src/'row', out/'photos')
-    return command(['experiment', 'resnet18', '--data', str(out/'photos'), '--out', str(out/'results'), '--protocol', 'tiny'])
+    return command(['experiment', 'resnet18', '--data', str(out/'photos'), '--out', str(out/'results'),
+                    '--protocol', 'tiny'])
+
 def download(src, out): return int(len(coco_subset(src/'list.json', out/'photos', n=24)) != 24)
 
-JOBS = {'train l1': training(), 'train l1 cache ema': training('--ema', '.9', cached=True), 'train cgan': training('--gan', 'cgan', cached=True),
-        'train wgan-clip': training('--gan', 'wgan-clip', '--critic-steps', 2, cached=True), 'train wgan-gp': training('--gan', 'wgan-gp', '--critic-steps', 2),
-        'train cyclegan': training('--gan', 'cyclegan', '--epochs', 2, '--bs', 10, cached=True), 'colorize': colorize, 'evaluate': evaluate, 'paper': paper, 'download': download}
+JOBS = {'train l1': training(),
+        'train l1 cache ema': training('--ema', '.9', cached=True),
+        'train cgan': training('--gan', 'cgan', cached=True),
+        'train wgan-clip': training('--gan', 'wgan-clip', '--critic-steps', 2, cached=True),
+        'train wgan-gp': training('--gan', 'wgan-gp', '--critic-steps', 2),
+        'train cyclegan': training('--gan', 'cyclegan', '--epochs', 2, '--bs', 10, cached=True),
+        'colorize': colorize, 'evaluate': evaluate, 'paper': paper, 'download': download}
 
 # ---- a run, and its end
 
@@ -148,7 +166,9 @@ def start(job, src, out, log, moment, at=None, signum=signal.SIGKILL):
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         warnings.simplefilter('ignore')
-        torch.manual_seed(0), random.seed(0), np.random.seed(0)
+        torch.manual_seed(0)
+        random.seed(0)
+        np.random.seed(0)
         moment.arm(at, signum)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, stops)
         status = job(src, out)
@@ -167,12 +187,18 @@ def wait(pid, seconds):
         if time.monotonic() > end: return None
         time.sleep(.002)
 
+def stop(pid):
+    "Kill a process, with its group"
+    os.killpg(pid, signal.SIGKILL)
+    wait(pid, 30)
+
 # ---- what it left
 
 def contents(file):
     "What has to be the same: bytes, weights, tables and facts without times"
-    if file.parent.name == 'cache' and file.suffix == '.safetensors': return 'photos in the order in which they were ready'
-    if file.suffix == '.safetensors': return {k: (v.shape, v.numpy().tobytes()) for k,v in load_generator(file).state_dict().items()}
+    if file.suffix == '.safetensors':
+        if file.parent.name == 'cache': return 'photos in the order in which they were ready'
+        return {k: (v.shape, v.numpy().tobytes()) for k,v in load_generator(file).state_dict().items()}
     if file.suffix == '.csv':
         rows = list(csv.DictReader(io.StringIO(file.read_text(encoding='utf-8'))))
         return [{k: v for k,v in o.items() if k not in ('time', 'seconds', 'minutes')} for o in rows]
@@ -217,16 +243,21 @@ def disturb(name, src, out, log, moment, whole, r):
         if status is None and not at:
             os.killpg(pid, signum)
             status = wait(pid, 120)
-        if status is None: os.killpg(pid, signal.SIGKILL), wait(pid, 30), wrong.append(f'does not end after {signal.Signals(signum).name}')
+        if status is None:
+            stop(pid)
+            wrong.append(f'does not end after {signal.Signals(signum).name}')
         if status == 0: break                                # it was faster
         said = Path(log).read_text(errors='replace')[text:]
         kills.append(f"{signal.Signals(signum).name} {'at write %d, %s' % at if at else f'after {after:.2f} s'}")
         stopped = {-signum, 128 + signum, 130}
-        if status not in stopped: wrong.append(f'ended with status {status} after {kills[-1]}: {said.strip().splitlines()[-1:]}')
+        if status not in stopped:
+            wrong.append(f'ended with status {status} after {kills[-1]}: {said.strip().splitlines()[-1:]}')
         if 'Traceback' in said: wrong.append(f'a traceback after {kills[-1]}')
     status = wait(pid := start(job, src, out, log, moment), 600)
-    if status is None: os.killpg(pid, signal.SIGKILL), wait(pid, 30)
-    if status != 0: wrong.append(f'the same command ends with status {status}: {Path(log).read_text(errors="replace").strip().splitlines()[-1:]}')
+    if status is None: stop(pid)
+    if status != 0:
+        said = Path(log).read_text(errors='replace')
+        wrong.append(f'the same command ends with status {status}: {said.strip().splitlines()[-1:]}')
     return kills,wrong + differences(want, left(out))
 
 def main():
@@ -252,9 +283,11 @@ def main():
             (out := folder/'whole'/name.replace(' ', '_')).mkdir(parents=True)
             begin = time.monotonic()
             status = wait(start(JOBS[name], src, out, folder/'whole.log', moment), 600)
-            if status: sys.exit(f'{name} fails undisturbed, status {status}:\n{(folder/"whole.log").read_text()[-3000:]}')
+            if status:
+                sys.exit(f'{name} fails undisturbed, status {status}:\n{(folder/"whole.log").read_text()[-3000:]}')
             whole[name] = time.monotonic() - begin,moment.n(),left(out)
-            print(f'{name}: undisturbed {whole[name][0]:.1f} s, {moment.n()} writes, {len(whole[name][2])} files', flush=True)
+            seconds,writes,files = whole[name]
+            print(f'{name}: undisturbed {seconds:.1f} s, {writes} writes, {len(files)} files', flush=True)
         i = 0
         while sum(total.values()) < args.n and i < 20*args.n:
             name = jobs[i % len(jobs)]
@@ -265,14 +298,19 @@ def main():
             if wrong:
                 faults.append(name)
                 print(f'FAULT {name}, case {i}: {"; ".join(kills)}: {" | ".join(wrong)}', flush=True)
-                if args.keep: shutil.copytree(out, args.keep/f'{args.seed}_{i}', symlinks=True), shutil.copy(folder/f'{i}.log', args.keep/f'{args.seed}_{i}.log')
+                if args.keep:
+                    shutil.copytree(out, args.keep/f'{args.seed}_{i}', symlinks=True)
+                    shutil.copy(folder/f'{i}.log', args.keep/f'{args.seed}_{i}.log')
             shutil.rmtree(out)
             i += 1
-        print(f'{sum(total.values())} kills ({dict(signals)}) in {i} cases, seed {args.seed}, by kind: {dict(total)}; {len(faults)} faults')
+        print(f'{sum(total.values())} kills ({dict(signals)}) in {i} cases, seed {args.seed}, by kind: {dict(total)}; '
+              f'{len(faults)} faults')
     finally:
         if moment.last:
             with suppress(ProcessLookupError): os.killpg(moment.last, signal.SIGKILL)
-        if server: os.kill(server, signal.SIGKILL), os.waitpid(server, 0)
+        if server:
+            os.kill(server, signal.SIGKILL)
+            os.waitpid(server, 0)
         shutil.rmtree(folder, ignore_errors=True)
     return int(bool(faults))
 

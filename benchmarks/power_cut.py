@@ -3,21 +3,24 @@
     sudo python benchmarks/power_cut.py --n 200 --seed 0
 
 Makes a file system (ext4) in a file, mounts it, and writes photos and tables in it with `base.files.writing` and
-`Colorizer.colorize_files`. At a random moment, half of the time at one of the calls that sync and rename, the file system is
-told to stop as in a power cut (FS_IOC_SHUTDOWN, with which file systems are tested by those who write them): bytes that were not
-synced are gone, and the names since the last sync are, every other time, gone or on the disk already, which is the worse case.
-It is mounted again, and each file with a final name has to be whole: the old one or the new one.
-Then the same work is done again, and everything has to be there, with no half files beside. `--without-sync` makes `fsync` do
-nothing: then the check has to find empty files, or it would see nothing at all. It needs root, loop devices and mkfs.ext4;
-`why_not()` says what is missing. It does not show what a disk does that promises a sync and does not keep it."""
+`Colorizer.colorize_files`. At a random moment, half of the time at one of the calls that sync and rename, the file
+system is told to stop as in a power cut (FS_IOC_SHUTDOWN, with which file systems are tested by those who write
+them): bytes that were not synced are gone, and the names since the last sync are, every other time, gone or on the
+disk already, which is the worse case. It is mounted again, and each file with a final name has to be whole: the old
+one or the new one. Then the same work is done again, and everything has to be there, with no half files beside.
+`--without-sync` makes `fsync` do nothing: then the check has to find empty files, or it would see nothing at all. It
+needs root, loop devices and mkfs.ext4; `why_not()` says what is missing. It does not show what a disk does that
+promises a sync and does not keep it."""
 import fcntl, os, random, shutil, signal, struct, subprocess, sys, tempfile, time, warnings
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections import Counter
 from pathlib import Path
 
-SHUTDOWN,NAMES,NOTHING = 0x8004587d,1,2   # FS_IOC_SHUTDOWN; the journal (names, sizes) is written before, or nothing is any more
+SHUTDOWN = 0x8004587d    # FS_IOC_SHUTDOWN
+NAMES,NOTHING = 1,2      # the journal (names, sizes) is written before, or nothing is any more
 
-def quiet(*args): return subprocess.run(list(map(str, args)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+def quiet(*args):
+    return subprocess.run(list(map(str, args)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 def why_not():
     "Why there can be no power cut here, or an empty text"
@@ -69,7 +72,9 @@ def colouring():
     im,colorizer = Image.fromarray(data.chelsea()),Colorizer(Steady(), 32)
     def photos(folder):
         Path(folder).mkdir()
-        for i in range(6): im.crop((20*i, 10*i, 20*i + 120, 10*i + 90)).save(Path(folder)/f'{i}.{("png", "jpg", "tif")[i%3]}')
+        for i in range(6):
+            part = im.crop((20*i, 10*i, 20*i + 120, 10*i + 90))
+            part.save(Path(folder)/f'{i}.{("png", "jpg", "tif")[i%3]}')
     return photos,lambda src,out: colorizer.colorize_files(src, out)
 
 def texts(disk, version):
@@ -128,14 +133,18 @@ def torn(disk, right):
     "Files with a final name that are neither the old nor the new one"
     from fastai_colorize.base.photos import PhotoError, open_photo
     bad = []
-    for f in sorted(o for o in disk.rglob('*') if o.is_file() and 'lost+found' not in o.parts and not any(p.startswith('.') for p in o.relative_to(disk).parts)):
+    def final(o):
+        hidden = any(p.startswith('.') for p in o.relative_to(disk).parts)
+        return o.is_file() and 'lost+found' not in o.parts and not hidden
+    for f in sorted(filter(final, disk.rglob('*'))):
         data,name = f.read_bytes(),f.relative_to(disk).as_posix()
         if not data: bad.append(f'{name} is empty')
         elif 'coloured' in name and data != right.get(name):
             try: open_photo(f)
             except PhotoError as e: bad.append(str(e))
             else: bad.append(f'{name} is another picture')
-        elif name.startswith(('run', 'whole')) and len(set(data.split())) != 1 and f.suffix in ('.csv',): bad.append(f'{name} is torn')
+        elif name.startswith(('run', 'whole')) and len(set(data.split())) != 1 and f.suffix in ('.csv',):
+            bad.append(f'{name} is torn')
         elif 'coloured' not in name and data not in right.get(name, [data]): bad.append(f'{name} is torn')
     for d in disk.glob('whole*'):
         if len(list(d.iterdir())) != 2: bad.append(f'{d.name} has appeared with {len(list(d.iterdir()))} of 2 files')
@@ -148,7 +157,8 @@ def expected(src, colour, folder, versions=(1, 2)):
     right = {f'coloured/{o.name}': o.read_bytes() for o in (folder/'coloured').iterdir()}
     for v in versions:
         texts(folder, v)
-        for o in [*(folder/'run').iterdir(), *(folder/f'whole{v}').iterdir()]: right.setdefault(o.relative_to(folder).as_posix(), []).append(o.read_bytes())
+        for o in [*(folder/'run').iterdir(), *(folder/f'whole{v}').iterdir()]:
+            right.setdefault(o.relative_to(folder).as_posix(), []).append(o.read_bytes())
     return right
 
 def run(n, seed, sync=True, say=print):
@@ -172,18 +182,22 @@ def run(n, seed, sync=True, say=print):
                 for o in ('coloured', 'whole2'): shutil.rmtree(disk.path/o, ignore_errors=True)
                 os.sync()
                 flag,at = r.choice((NAMES, NOTHING)),r.randrange(calls) if r.random() < .5 else None
-                cut_while(disk, tmp/'src', colour, 2, at, None if at is not None else r.random()*seconds, flag, sync)
+                after = None if at is not None else r.random()*seconds
+                cut_while(disk, tmp/'src', colour, 2, at, after, flag, sync)
                 disk.cut(flag)
                 bad = torn(disk.path, right)
                 counts['results there after the cut'] += sum(1 for _ in disk.path.glob('coloured/[0-9]*'))
                 work(disk.path, tmp/'src', colour, 2)         # the same again
                 names = {o.relative_to(disk.path).as_posix() for o in disk.path.rglob('*') if o.is_file()}
-                again = [f'still {o}' for o in torn(disk.path, right)] + [f'{o} is missing' for o in right if o not in names]
+                again = [f'still {o}' for o in torn(disk.path, right)]
+                again += [f'{o} is missing' for o in right if o not in names]
                 again += [f'{o} is left over' for o in names if Path(o).name.startswith('.')]
             counts['torn'] += len(bad)
             if bad or again:
                 faults.append(i)
-                if sync or again: say(f'cut {i} ({"at call %d of %d" % (at, calls) if at is not None else "at a random time"}, {"names" if flag == NAMES else "nothing"} written): {"; ".join([*bad, *again])}')
+                when = f'at call {at} of {calls}' if at is not None else 'at a random time'
+                written = 'names' if flag == NAMES else 'nothing'
+                if sync or again: say(f'cut {i} ({when}, {written} written): {"; ".join([*bad, *again])}')
             shutil.rmtree(tmp/f'{i}')
     return counts,faults
 
@@ -196,7 +210,9 @@ def main():
     if why := why_not(): sys.exit(f'No power cut: {why}.')
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))   # not without unmounting
     counts,faults = run(args.n, args.seed, not args.without_sync)
-    print(f"{args.n} power cuts (ext4{', fsync does nothing' if args.without_sync else ''}, seed {args.seed}): {dict(counts)}; in {len(faults)} of them something was empty, torn or missing")
+    unsynced = ', fsync does nothing' if args.without_sync else ''
+    print(f'{args.n} power cuts (ext4{unsynced}, seed {args.seed}): {dict(counts)}; '
+          f'in {len(faults)} of them something was empty, torn or missing')
     return int(bool(faults) != args.without_sync)
 
 if __name__ == '__main__': sys.exit(main())

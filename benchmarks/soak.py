@@ -2,12 +2,12 @@
 
     python benchmarks/soak.py --n 10000 --seed 0
 
-Photos of 48×32 to 80×56 pixels (JPEG, PNG, TIFF, WebP; grey, RGB and with alpha; one of a hundred is broken) are coloured by
-one call of `Colorizer.colorize_files`, with a tiny network. The resident memory is read each tenth of a second. Flat means: the
-straight line through the last 80 % of the readings rises by less than `--most` MB from its first to its last photo (what is kept
-of each photo, its row in the report, is in it). Then `--sample` photos are coloured alone, by a new colorizer, and saved: the
-pictures have to be the same, pixel by pixel, or differ by one step of 255 (photos of one shape go through the network together,
-and sums of floats depend on how many there are)."""
+Photos of 48×32 to 80×56 pixels (JPEG, PNG, TIFF, WebP; grey, RGB and with alpha; one of a hundred is broken) are
+coloured by one call of `Colorizer.colorize_files`, with a tiny network. The resident memory is read each tenth of a
+second. Flat means: the straight line through the last 80 % of the readings rises by less than `--most` MB from its
+first to its last photo (what is kept of each photo, its row in the report, is in it). Then `--sample` photos are
+coloured alone, by a new colorizer, and saved: the pictures have to be the same, pixel by pixel, or differ by one step
+of 255 (photos of one shape go through the network together, and sums of floats depend on how many there are)."""
 import os, random, sys, tempfile, threading, time, warnings
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
@@ -40,7 +40,9 @@ def make(folder, n, seed):
         im.crop((x, y, x + w, y + h)).convert('RGB' if suffix == 'jpg' and mode == 'RGBA' else mode).save(f)
         if i % 100 == 7: f.write_bytes(f.read_bytes()[:60])
 
-def resident(): return int(Path('/proc/self/statm').read_text().split()[1])*os.sysconf('SC_PAGE_SIZE')/1e6
+def resident(pid='self'):
+    "Megabytes of a process"
+    return int(Path(f'/proc/{pid}/statm').read_text().split()[1])*os.sysconf('SC_PAGE_SIZE')/1e6
 
 class Watch:
     "Reads the memory of this process while it works, and how many results there are"
@@ -49,7 +51,9 @@ class Watch:
         self.thread = threading.Thread(target=self.watch)
         self.thread.start()
         return self
-    def __exit__(self, *args): self.over.set(), self.thread.join()
+    def __exit__(self, *args):
+        self.over.set()
+        self.thread.join()
     def watch(self):
         while not self.over.wait(.1): self.rows.append((self.count(), resident()))
 
@@ -82,18 +86,22 @@ def main():
         seconds = time.monotonic() - begin
         rise,mean,most = slope(watch.rows)
         good = report[report.reason == '']
-        wrong = [] if len(report) == args.n and len(report) - len(good) == len(range(7, args.n, 100)) else [f'{len(good)} of {len(report)} coloured']
+        wrong,broken = [],len(report) - len(good)
+        if len(report) != args.n or broken != len(range(7, args.n, 100)):
+            wrong.append(f'{len(good)} of {len(report)} coloured')
         alone,steps = Colorizer(Tiny(), 32),[]
-        for f,res in random.Random(args.seed).sample(list(zip(good.file, good.result)), min(args.sample, len(good))):
+        sample = random.Random(args.seed).sample(list(zip(good.file, good.result)), min(args.sample, len(good)))
+        for f,res in sample:
             single = open_photo(save_photo(alone.colorize(f), Path(tmp)/Path(res).name))
             p = open_photo(res)
             step = np.abs(single.rgb.astype(int) - p.rgb).max()
             steps.append(step if p.alpha is None or np.array_equal(single.alpha, p.alpha) else 255)
         if max(steps) > 1: wrong.append(f'a result differs from that of a single call by {max(steps)} of 255')
     flat = rise < args.most
-    print(f'{args.n:,} photos, seed {args.seed}, {seconds:.0f} s: {len(good):,} coloured, {len(report) - len(good)} broken ones named; '
-          f'memory of the last 80 %: mean {mean:.0f} MB, most {most:.0f} MB, the line rises by {rise:.1f} MB ({"flat" if flat else "NOT flat"}; '
-          f'{len(watch.rows)} readings); of {len(steps)} compared with a single call {steps.count(0)} are equal, {sum(o == 1 for o in steps)} differ by 1 of 255')
+    print(f'{args.n:,} photos, seed {args.seed}, {seconds:.0f} s: {len(good):,} coloured, {broken} broken ones named; '
+          f'memory of the last 80 %: mean {mean:.0f} MB, most {most:.0f} MB, the line rises by {rise:.1f} MB '
+          f'({"flat" if flat else "NOT flat"}; {len(watch.rows)} readings); of {len(steps)} compared with a single '
+          f'call {steps.count(0)} are equal, {steps.count(1)} differ by 1 of 255')
     print(*wrong, sep='\n')
     return int(bool(wrong) or not flat)
 

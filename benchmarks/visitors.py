@@ -1,13 +1,14 @@
-"""The page under use: many requests by several clients at once, each answer equal to the single one; memory flat, nothing left.
+"""The page under use: many requests by several clients at once, each answered as if alone; memory flat, nothing left.
 
     python benchmarks/visitors.py --n 2000 --clients 8 --seed 0
 
-Starts the page in a process of its own, with a temporary folder of its own. Each request is what a visitor's browser does for a
-photo at full size, over plain HTTP: upload, call, wait for the event, download. There are `--photos` photos (JPEG, PNG; grey and
-colour; one that is none), with three saturations. An answer is right if the downloaded file is, byte by byte, the one that the
-same functions write for this photo alone, in this process; for the file that is no photo, if there is its sentence. The resident
-memory of the server is read with each answer: flat is a line through the last 80 % that rises by less than `--most` MB. The
-page keeps photos for an hour, in its own folder; when it ends (Ctrl-C), nothing of it may be left."""
+Starts the page in a process of its own, with a temporary folder of its own. Each request is what a visitor's browser
+does for a photo at full size, over plain HTTP: upload, call, wait for the event, download. There are `--photos`
+photos (JPEG, PNG; grey and colour; one that is none), with three saturations. An answer is right if the downloaded
+file is, byte by byte, the one that the same functions write for this photo alone, in this process; for the file that
+is no photo, if there is its sentence. The resident memory of the server is read with each answer: flat is a line
+through the last 80 % that rises by less than `--most` MB. The page keeps photos for an hour, in its own folder; when
+it ends (Ctrl-C), nothing of it may be left."""
 import json, os, random, signal, subprocess, sys, tempfile, time, warnings
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections import Counter
@@ -56,13 +57,14 @@ def ask(client, url, file, saturation):
     "The downloaded bytes, or None; and the sentences"
     api = f'{url}gradio_api'
     paths = client.post(f'{api}/upload', files=[('files', (file.name, file.read_bytes()))]).raise_for_status().json()
-    call = client.post(f'{api}/call/full', json={'data': [[{'path': p, 'meta': {'_type': 'gradio.FileData'}} for p in paths], saturation, 32]})
+    data = [{'path': p, 'meta': {'_type': 'gradio.FileData'}} for p in paths]
+    call = client.post(f'{api}/call/full', json={'data': [data, saturation, 32]})
     said = client.get(f"{api}/call/full/{call.raise_for_status().json()['event_id']}").text.strip()
     if '\nevent: complete\n' not in f'\n{said}': return None,said[-200:]
     _,download,problems,_ = json.loads(said.split('data: ')[-1])
-    return (client.get(download['value']['url']).raise_for_status().content if download['visible'] else None),problems['value'] or ''
-
-def resident(pid): return int(Path(f'/proc/{pid}/statm').read_text().split()[1])*os.sysconf('SC_PAGE_SIZE')/1e6
+    said = problems['value'] or ''
+    if not download['visible']: return None,said
+    return client.get(download['value']['url']).raise_for_status().content,said
 
 def main():
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
@@ -72,14 +74,16 @@ def main():
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--most', type=float, default=50, help='MB')
     args = parser.parse_args()
-    import httpx, numpy as np
+    import httpx
+    from soak import resident, slope
     warnings.simplefilter('ignore')
     with tempfile.TemporaryDirectory(prefix='visitors_') as tmp:
         for o in ('src', 'one', 'server'): (Path(tmp)/o).mkdir()
         files,saturations = photos(Path(tmp)/'src', args.photos, args.seed),(0., 1., 1.5)
         want = single(files, saturations, Path(tmp)/'one')
-        env = {k: v for k,v in os.environ.items() if k != 'GRADIO_TEMP_DIR'}
-        p = subprocess.Popen([sys.executable, '-W', 'ignore', '-c', SERVER], stdout=subprocess.PIPE, text=True, env={**env, 'TMPDIR': str(Path(tmp)/'server')})
+        env = {k: v for k,v in os.environ.items() if k != 'GRADIO_TEMP_DIR'} | {'TMPDIR': str(Path(tmp)/'server')}
+        cmd = [sys.executable, '-W', 'ignore', '-c', SERVER]
+        p = subprocess.Popen(cmd, stdout=subprocess.PIPE, text=True, env=env)
         try:
             url = next(o.split()[1] for o in p.stdout if o.startswith('ready'))
             r,counts,rows,begin = random.Random(args.seed),Counter(),[],time.monotonic()
@@ -89,21 +93,27 @@ def main():
                 with httpx.Client(timeout=300) as client: got,said = ask(client, url, file, s)
                 rows.append((len(rows), resident(p.pid)))
                 if got != want[file.name,s]: return f'{file.name}, {s}: another answer ({said})'
-                return 'refused in one sentence' if got is None and said.startswith(f'{file.name}: ') else 'equal' if got is not None else f'no sentence: {said}'
+                if got is not None: return 'equal'
+                return 'refused in one sentence' if said.startswith(f'{file.name}: ') else f'no sentence: {said}'
             with ThreadPoolExecutor(args.clients) as ex: counts.update(ex.map(visit, range(args.n)))
             seconds = time.monotonic() - begin
             kept = sum(o.is_file() for o in (Path(tmp)/'server').rglob('*'))
         finally:
             p.send_signal(signal.SIGINT)
             try: p.wait(60)
-            except subprocess.TimeoutExpired: p.kill(), p.wait(), counts.update(['does not end at Ctrl-C'])
+            except subprocess.TimeoutExpired:
+                p.kill()
+                p.wait()
+                counts.update(['does not end at Ctrl-C'])
         left = [o for o in (Path(tmp)/'server').rglob('*') if o.is_file()]
-    n,mb = np.array(sorted(rows)[len(rows)//5:], float).T
-    rise = float(np.polyfit(n, mb, 1)[0]*(n[-1] - n[0]))
+    rise,mean,most = slope(sorted(rows))
     bad = {k: v for k,v in counts.items() if k not in ('equal', 'refused in one sentence')}
     flat = rise < args.most
-    print(f"{args.n:,} requests by {args.clients} clients, seed {args.seed}, {seconds:.0f} s: {counts['equal']:,} equal to the single one, {counts['refused in one sentence']} refused in one sentence, {sum(bad.values())} wrong; "
-          f"server memory of the last 80 %: mean {mb.mean():.0f} MB, most {mb.max():.0f} MB, the line rises by {rise:.1f} MB ({'flat' if flat else 'NOT flat'}); {kept} files while it ran, {len(left)} after it ended")
+    print(f"{args.n:,} requests by {args.clients} clients, seed {args.seed}, {seconds:.0f} s: "
+          f"{counts['equal']:,} equal to the single one, {counts['refused in one sentence']} refused in one sentence, "
+          f"{sum(bad.values())} wrong; server memory of the last 80 %: mean {mean:.0f} MB, most {most:.0f} MB, "
+          f"the line rises by {rise:.1f} MB ({'flat' if flat else 'NOT flat'}); {kept} files while it ran, "
+          f"{len(left)} after it ended")
     for o in list(bad)[:10]: print(o)
     return int(bool(bad or left) or not flat)
 

@@ -146,13 +146,17 @@ def test_queue_is_full(colorizer, photos, monkeypatch):
     try:
         blocks._queue.max_size = 2
         api = f'{blocks.local_url}gradio_api'
-        path = httpx.post(f'{api}/upload', files={'files':('astronaut.jpg', (photos/'astronaut.jpg').read_bytes())}, timeout=60).json()[0]
-        ask = lambda: httpx.post(f'{api}/call/full', json={'data':[[{'path':path, 'meta':{'_type':'gradio.FileData'}}], 1, 96]}, timeout=60)
+        photo = ('astronaut.jpg', (photos/'astronaut.jpg').read_bytes())
+        path = httpx.post(f'{api}/upload', files={'files':photo}, timeout=60).json()[0]
+        uploaded = {'path':path, 'meta':{'_type':'gradio.FileData'}}
+        ask = lambda: httpx.post(f'{api}/call/full', json={'data':[[uploaded], 1, 96]}, timeout=60)
         res = [ask()]
         while len(res) < 12 and res[-1].status_code == 200: res.append(ask())
         assert res[-1].status_code == 503 and 'Queue is full' in res[-1].text and len(res) > 2
         hold.set()
-        for o in res[:-1]: assert '\nevent: complete\n' in httpx.get(f"{api}/call/full/{o.json()['event_id']}", timeout=120).text
+        for o in res[:-1]:
+            said = httpx.get(f"{api}/call/full/{o.json()['event_id']}", timeout=120).text
+            assert '\nevent: complete\n' in said
     finally:
         hold.set()
         blocks.close(verbose=False)
@@ -287,6 +291,7 @@ def test_browser_shows_twelve_and_forgets_their_download(page, photos, tmp_path)
     for o in (link, more, page.locator(PICTURE).first): o.wait_for(state='hidden')
 
 def test_browser_says_that_the_queue_is_full(page, photos):
-    page.route('**/queue/join*', lambda o: o.fulfill(status=503, content_type='application/json', body='{"detail": "Queue is full. Max size is 32 and size is 32."}'))
+    full = '{"detail": "Queue is full. Max size is 32 and size is 32."}'
+    page.route('**/queue/join*', lambda o: o.fulfill(status=503, content_type='application/json', body=full))
     drop(page, photos/'astronaut.jpg')
     page.get_by_text('This application is currently busy. Please try again.').first.wait_for()

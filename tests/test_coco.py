@@ -289,7 +289,8 @@ def test_interrupt_then_resume(server, ann, tmp_path):
     assert server.hits == Counter(n for n in server.files if n not in have)
 
 def test_leftovers_of_a_killed_download(server, ann, tmp_path):
-    code = f"import os\nfrom fastai_colorize.base.files import writing\nwith writing({str(tmp_path/'out'/'a.jpg')!r}) as p:\n    p.touch()\n    os.kill(os.getpid(), 9)"
+    code = ('import os\nfrom fastai_colorize.base.files import writing\n'
+            f"with writing({str(tmp_path/'out'/'a.jpg')!r}) as p:\n    p.touch()\n    os.kill(os.getpid(), 9)")
     subprocess.run([sys.executable, '-c', code])
     assert len(list((tmp_path/'out').iterdir())) == 1
     coco_subset(ann, tmp_path/'out')

@@ -220,13 +220,15 @@ def test_pages_are_said(tmp_path):
 @pytest.mark.parametrize('cut', [0, 4, 12])
 def test_a_broken_second_page_does_not_turn_the_first(tmp_path, cut):
     "Pages are counted elsewhere: where one ends too early, Pillow has lost the orientation of the first"
-    tifffile.imwrite(tmp_path/'a.tif', np.ascontiguousarray(np.rot90(CAT)), photometric='rgb', extratags=[(274, 'H', 1, 6, True)])
+    turned = np.ascontiguousarray(np.rot90(CAT))
+    tifffile.imwrite(tmp_path/'a.tif', turned, photometric='rgb', extratags=[(274, 'H', 1, 6, True)])
     whole = (tmp_path/'a.tif').read_bytes()
     first, = struct.unpack('<I', whole[4:8])
     end = first + 2 + 12*int.from_bytes(whole[first:first+2], 'little')
     n = len(whole) + len(whole)%2
     second = struct.pack('<HHHII', 1, 258, 3, 1, 8) + bytes(4)               # a page without a size
-    (tmp_path/'b.tif').write_bytes((whole[:end] + struct.pack('<I', n) + whole[end+4:]).ljust(n, b'\0') + second[:len(second) - cut])
+    linked = (whole[:end] + struct.pack('<I', n) + whole[end+4:]).ljust(n, b'\0')
+    (tmp_path/'b.tif').write_bytes(linked + second[:len(second) - cut])
     p = open_photo(tmp_path/'b.tif')
     assert p.size == photo_size(tmp_path/'b.tif') == (61,40) and (p.rgb == CAT).all()
 
@@ -354,25 +356,31 @@ def test_mutated_metadata(tmp_path, seed):
 # ---- damaged heads
 
 @pytest.mark.parametrize('tag', (254, 258, 284, 332, 339, 330, 700, 34675))
-@pytest.mark.parametrize('kind,value', [(2, b'eight\0'), (5, struct.pack('<2I', 1, 3)), (12, struct.pack('<d', .5)), (3, b'')], ids=['text', 'fraction', 'float', 'nothing'])
+@pytest.mark.parametrize('kind,value', [(2, b'eight\0'), (5, struct.pack('<2I', 1, 3)), (12, struct.pack('<d', .5)),
+                                        (3, b'')], ids=['text', 'fraction', 'float', 'nothing'])
 def test_any_kind_of_value_under_any_tag(tmp_path, tag, kind, value):
     "Read, or refused in a sentence: `PhotoError` is the only error"
-    tags = {256:(4, 1, struct.pack('<I', 4)), 257:(4, 1, struct.pack('<I', 2)), 258:(3, 1, b'\x08\0'), 259:(3, 1, b'\1\0'), 262:(3, 1, b'\1\0'), 273:(4, 1, struct.pack('<I', 8)), 278:(4, 1, struct.pack('<I', 2)), 279:(4, 1, struct.pack('<I', 8))}
-    (tmp_path/'a.tif').write_bytes(b''.join(write_tags('<', {**tags, tag:(kind, len(value)//{2:1, 5:8, 12:8, 3:2}[kind], value)}, bytes(range(8)))))
+    tags = {256:(4, 1, struct.pack('<I', 4)), 257:(4, 1, struct.pack('<I', 2)), 258:(3, 1, b'\x08\0'),
+            259:(3, 1, b'\1\0'), 262:(3, 1, b'\1\0'), 273:(4, 1, struct.pack('<I', 8)),
+            278:(4, 1, struct.pack('<I', 2)), 279:(4, 1, struct.pack('<I', 8))}
+    tags[tag] = kind,len(value)//{2:1, 5:8, 12:8, 3:2}[kind],value
+    (tmp_path/'a.tif').write_bytes(b''.join(write_tags('<', tags, bytes(range(8)))))
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         try: assert opened(tmp_path/'a.tif').shape == (2,4,3)
         except PhotoError as e: assert e.reason.endswith('.') and '\n' not in e.reason
 
 def test_chromaticities_that_are_too_many(tmp_path):
-    (tmp_path/'a.png').write_bytes(png([r.tobytes() for r in CAT], 61, 8, 2, (b'cHRM', struct.pack('>9I', *range(1, 10)))))
+    nine = b'cHRM',struct.pack('>9I', *range(1, 10))
+    (tmp_path/'a.png').write_bytes(png([r.tobytes() for r in CAT], 61, 8, 2, nine))
     assert (opened(tmp_path/'a.png') == CAT).all()
 
 def test_a_head_that_lies_about_the_size(tmp_path):
-    "The decoder finds another picture than its head announces: Pillow would give it, of the size that nobody asked about"
+    "The decoder finds another picture than its head announces: Pillow would give it, of a size that nobody asked about"
     pillow_heif = pytest.importorskip('pillow_heif')
     pillow_heif.from_bytes('RGB', (61,40), CAT.tobytes()).save(tmp_path/'a.heic')
     whole = (tmp_path/'a.heic').read_bytes()
-    (tmp_path/'b.heic').write_bytes(re.sub(rb'(ispe.{4}).{4}', lambda m: m[1] + struct.pack('>I', 50_000), whole, flags=re.S))
+    lie = lambda m: m[1] + struct.pack('>I', 50_000)
+    (tmp_path/'b.heic').write_bytes(re.sub(rb'(ispe.{4}).{4}', lie, whole, flags=re.S))
     assert open_photo(tmp_path/'a.heic').size == (61,40)
     with pytest.raises(PhotoError, match='broken'): open_photo(tmp_path/'b.heic')

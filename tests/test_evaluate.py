@@ -137,7 +137,8 @@ def test_results_are_never_overwritten(photos, pictures, tmp_path):
     with pytest.raises(FileExistsError, match='exists already'): evaluate_folder(photos, tmp_path/'file', pictures=pictures, size=64)
     for bad in (photos, photos/'out', pictures/'a'/'b'):
         with pytest.raises(ValueError, match='lies inside'): evaluate_folder(photos, bad, pictures=pictures, size=64)
-    with pytest.raises(OSError, match='cannot be written'): evaluate_folder(photos, tmp_path/'file'/'out', pictures=pictures, size=64)
+    with pytest.raises(OSError, match='cannot be written'):
+        evaluate_folder(photos, tmp_path/'file'/'out', pictures=pictures, size=64)
     assert tree(out) == before and (tmp_path/'file').read_text() == 'mine'
 
 @pytest.mark.parametrize('error', [OSError(28, 'No space left on device'), KeyboardInterrupt()])
@@ -190,7 +191,8 @@ def run_folder(train, valid, folder):
     "Weights with the table of their training beside them"
     folder.mkdir()
     part = lambda files: SimpleNamespace(items=files)
-    contents.write_table(contents.photo_table(SimpleNamespace(train=None, train_ds=part(train), valid_ds=part(valid))), folder/'photos.csv')
+    dls = SimpleNamespace(train=None, train_ds=part(train), valid_ds=part(valid))
+    contents.write_table(contents.photo_table(dls), folder/'photos.csv')
     return shutil.copy(packaged_weights('l1'), folder/'weights.safetensors')
 
 def test_photos_of_the_training_are_noticed(photos, photo_folder, tmp_path):
@@ -203,11 +205,15 @@ def test_photos_of_the_training_are_noticed(photos, photo_folder, tmp_path):
         (photos/n).parent.mkdir(exist_ok=True)
         shutil.copyfile(f, photos/n)
     Image.open(learnt[5]).save(photos/'other.jpg')                       # the same pixels, or nearly, in another file
-    with pytest.warns(UserWarning, match=r'^4 of the 11 photos are also in the training of .*weights.safetensors, by content \(IMG_1.JPG, c.png, holiday.png, …\)') as seen:
+    match = (r'^4 of the 11 photos are also in the training of .*weights.safetensors, by content '
+             r'\(IMG_1.JPG, c.png, holiday.png, …\)')
+    with pytest.warns(UserWarning, match=match) as seen:
         res = evaluate_folder(photos, tmp_path/'out', weights, render_sizes=[32], size=64)
     said = [str(o.message) for o in seen if 'training of' in str(o.message)]
-    assert len(said) == 1 and said[0] in (tmp_path/'out'/'table.md').read_text(encoding='utf-8') and res.photos.photo.nunique() == 11
-    with pytest.warns(UserWarning, match=r'^3 of the 11 photos are also among the training photos'): res = evaluate(photos, {}, train=learnt[:3], size=64)
+    assert len(said) == 1 and said[0] in (tmp_path/'out'/'table.md').read_text(encoding='utf-8')
+    assert res.photos.photo.nunique() == 11
+    with pytest.warns(UserWarning, match=r'^3 of the 11 photos are also among the training photos'):
+        res = evaluate(photos, {}, train=learnt[:3], size=64)
     assert 'among the training photos' in res.about[-1]
     shutil.copytree(photo_folder/'chelsea', tmp_path/'train')
     (tmp_path/'train'/'0.png').rename(tmp_path/'train'/'renamed.png')

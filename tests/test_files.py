@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from fastai_colorize.base import files
-from fastai_colorize.base.files import check_outside, error_line, versions, write_bytes, write_json, write_text, writing, writing_folder
+from fastai_colorize.base.files import (check_outside, error_line, versions, write_bytes, write_json, write_text,
+                                        writing, writing_folder)
 
 def only(folder): return [o.name for o in folder.iterdir()]
 
@@ -191,15 +192,19 @@ def test_folder_is_whole_or_not_there(tmp_path):
 
 def test_folder_of_a_killed_process(tmp_path):
     "It is removed by the next one that writes there; that of a living process stays"
-    code = f"import os\nfrom fastai_colorize.base.files import *\nwith writing_folder({str(tmp_path/'out')!r}) as p:\n    write_text(p/'a', 'half')\n    os.kill(os.getpid(), 9)"
+    code = ('import os\nfrom fastai_colorize.base.files import *\n'
+            f"with writing_folder({str(tmp_path/'out')!r}) as p:\n"
+            "    write_text(p/'a', 'half')\n    os.kill(os.getpid(), 9)")
     subprocess.run([sys.executable, '-c', code])
     assert len(only(tmp_path)) == 1 and files.remove_leftovers(tmp_path) == 1 and only(tmp_path) == []
     subprocess.run([sys.executable, '-c', code])
-    with writing_folder(tmp_path/'one') as alive, writing_folder(tmp_path/'two') as part: assert alive.exists() and part.exists()
+    with writing_folder(tmp_path/'one') as alive, writing_folder(tmp_path/'two') as part:
+        assert alive.exists() and part.exists()
     assert sorted(only(tmp_path)) == ['one', 'two']
 
 def test_folder_is_synced_before_and_after_it_has_its_name(tmp_path, calls, monkeypatch):
     real = os.rename
     monkeypatch.setattr(os, 'rename', lambda a,b: (calls.append(('rename', Path(b).name)), real(a, b)))
     with writing_folder(tmp_path/'out') as part: write_text(part/'a', '12')
-    assert calls == [('fsync', 2), ('replace', 'a'), ('fsync', 'folder'), ('fsync', 'folder'), ('rename', 'out'), ('fsync', 'folder')]
+    assert calls == [('fsync', 2), ('replace', 'a'), ('fsync', 'folder'),
+                     ('fsync', 'folder'), ('rename', 'out'), ('fsync', 'folder')]

@@ -94,15 +94,19 @@ def test_the_list_of_the_caller_is_left_alone(tmp_path, col):
 
 def test_patterns_of_a_training_and_of_what_is_measured(photo_folder, tmp_path):
     "The same words as of `colorize`; pictures of others are not missed for photos that are left out"
-    dls = ColorDataLoaders.from_folders([photo_folder], exclude=['coffee', '7.*'], size=32, bs=4, check=False, num_workers=0)
+    dls = ColorDataLoaders.from_folders([photo_folder], exclude=['coffee', '7.*'], size=32, bs=4, check=False,
+                                        num_workers=0)
     seen = {f.relative_to(photo_folder).as_posix() for d in (dls.train_ds, dls.valid_ds) for f in d.items}
     assert seen == {f'{o}/{i}.png' for o in ('astronaut', 'chelsea') for i in range(7)}
     (tmp_path/'peer').mkdir()
     for i in range(2): shutil.copy(photo_folder/'coffee'/f'{i}.png', tmp_path/'peer')
-    res = evaluate_folder(photo_folder/'coffee', tmp_path/'out', pictures=tmp_path/'peer', size=64, exclude=['[2-7].png'])
+    res = evaluate_folder(photo_folder/'coffee', tmp_path/'out', pictures=tmp_path/'peer', size=64,
+                          exclude=['[2-7].png'])
     assert res.photos.photo.unique().tolist() == ['0.png', '1.png']
     defaults = vars(parser('train').parse_args(['train', 'a', '--out', 'b', '--exclude', '*_small.*', 'x']))
-    assert defaults['exclude'] == ['*_small.*', 'x'] and vars(parser('evaluate').parse_args(['evaluate', 'a', '--out', 'b', '--exclude', 'x']))['exclude'] == ['x']
+    assert defaults['exclude'] == ['*_small.*', 'x']
+    args = parser('evaluate').parse_args(['evaluate', 'a', '--out', 'b', '--exclude', 'x'])
+    assert vars(args)['exclude'] == ['x']
     with pytest.raises(ValueError, match='`exclude`'): learner.train(dls, tmp_path/'run', exclude=['x'])
 
 # ---- files that hang, names that stop
@@ -179,7 +183,7 @@ class Still(Steady):
     "The same network under another name"
 
 def test_other_settings_are_not_there_already(tmp_path, col):
-    "In every format that a result has; of each thing that changes pixels; also in a folder that was copied without its dates"
+    "In every format that a result has; of each thing that changes pixels; also in a folder copied without its dates"
     src,out = tmp_path/'src',tmp_path/'out'
     src.mkdir()
     for n in ('a.jpg', 'b.png', 'c.webp', 'd.tif', 'e.bmp'): CAT.save(src/n)
@@ -190,10 +194,12 @@ def test_other_settings_are_not_there_already(tmp_path, col):
         report = col.colorize_files(src, o, saturation=1.0, render_size=32)
         assert (report.reason == 'exists already').all() and (report.note == '').all()
     conv = nn.Conv2d(1, 2, 1)
-    for c,kw,what in [(col, dict(saturation=1.2), 'saturation 1'), (col, dict(render_size=64), 'render size 32, saturation 1.2'), (Colorizer(Still(), 64), {}, 'weights'),
-                                    (Colorizer(conv, 64), {}, 'weights')]:
+    for c,kw,what in [(col, dict(saturation=1.2), 'saturation 1'),
+                      (col, dict(render_size=64), 'render size 32, saturation 1.2'),
+                      (Colorizer(Still(), 64), {}, 'weights'), (Colorizer(conv, 64), {}, 'weights')]:
         report = c.colorize_files(src, out, **kw)
-        assert (report.reason == '').all() and report.note.str.startswith(f'made again: the one there had {what}').all(), report.note
+        assert (report.reason == '').all()
+        assert report.note.str.startswith(f'made again: the one there had {what}').all(), report.note
         assert (c.colorize_files(src, out, **kw).reason == 'exists already').all()
     with torch.no_grad(): conv.bias.add_(.01)                                  # trained on
     assert (Colorizer(conv, 64).colorize_files(src, out).note.str.contains('had weights')).all()
@@ -212,23 +218,28 @@ def test_results_without_settings_stay(tmp_path, col):
     assert (col.colorize_files(tmp_path/'a.jpg', tmp_path/'out', overwrite=True).reason == '').all()
 
 def test_settings_beside_the_sources_own_words(tmp_path, col):
-    "The program of the scanner stays; of a result that is coloured again, the last word counts; where a JPEG has no space for both, its own"
+    """The program of the scanner stays; of a result that is coloured again, the last word counts; where a JPEG has no
+    space for both, its own"""
     exif = Image.Exif(); exif[0x131] = 'ScanPro 3'
     CAT.save(tmp_path/'a.jpg', exif=exif)
-    Image.new('RGB', (40,40)).save(tmp_path/'b.jpg', exif=b''.join([b'Exif\0\0', *write_tags('<', {0x10e:(2, 65_490, b'x'*65_489 + b'\0')})]))
+    long = write_tags('<', {0x10e:(2, 65_490, b'x'*65_489 + b'\0')})
+    Image.new('RGB', (40,40)).save(tmp_path/'b.jpg', exif=b''.join([b'Exif\0\0', *long]))
     col.colorize_files(tmp_path/'*.jpg', tmp_path/'one', saturation=.5)
     col.colorize_files(tmp_path/'one', tmp_path/'two')
     kept = Image.open(tmp_path/'two'/'a.jpg').getexif()
-    assert kept[0x131] == 'ScanPro 3' and kept[11].endswith('saturation 1') and 'saturation 0.5' in Image.open(tmp_path/'one'/'a.jpg').getexif()[11]
+    assert kept[0x131] == 'ScanPro 3' and kept[11].endswith('saturation 1')
+    assert 'saturation 0.5' in Image.open(tmp_path/'one'/'a.jpg').getexif()[11]
     assert dict(Image.open(tmp_path/'one'/'b.jpg').getexif()).keys() == {0x10e}
 
 def test_results_have_the_date_of_their_source(tmp_path, col, monkeypatch):
     src,out = tmp_path/'src',tmp_path/'out'
     src.mkdir()
-    dates = {'a.jpg': 10**18 + 1, 'b.png': 1, 'c.webp': 2*10**18 + 123_456_789, 'd.tif': 315_532_800*10**9, 'e.bmp': 1_700_000_001*10**9}
+    dates = {'a.jpg': 10**18 + 1, 'b.png': 1, 'c.webp': 2*10**18 + 123_456_789, 'd.tif': 315_532_800*10**9,
+             'e.bmp': 1_700_000_001*10**9}
     for n,ns in dates.items(): CAT.save(src/n), os.utime(src/n, ns=(ns, ns))
     col.colorize_files(src, out)
-    assert {f.name.removesuffix('.png') if '.bmp' in f.name else f.name: f.stat().st_mtime_ns for f in out.iterdir()} == dates
+    source = lambda f: f.name.removesuffix('.png') if '.bmp' in f.name else f.name
+    assert {source(f): f.stat().st_mtime_ns for f in out.iterdir()} == dates
     assert {f.name: f.stat().st_mtime_ns for f in src.iterdir()} == dates
     assert (col.colorize_files(src, out).reason == 'exists already').all()      # equal is not older
     os.utime(src/'a.jpg', ns=(dates['a.jpg'] + 1,)*2)
@@ -240,7 +251,8 @@ def test_results_have_the_date_of_their_source(tmp_path, col, monkeypatch):
     monkeypatch.setattr(use_folders.os, 'utime', even)
     col.colorize_files(src, tmp_path/'fat')
     assert (col.colorize_files(src, tmp_path/'fat').reason == 'exists already').all()
-    assert all(0 <= (tmp_path/'fat'/n).stat().st_mtime_ns - (src/n).stat().st_mtime_ns <= 2*10**9 for n in ('b.png', 'c.webp'))
+    for n in ('b.png', 'c.webp'):
+        assert 0 <= (tmp_path/'fat'/n).stat().st_mtime_ns - (src/n).stat().st_mtime_ns <= 2*10**9
     def refuse(f, ns): raise PermissionError(1, 'Operation not permitted')
     monkeypatch.setattr(use_folders.os, 'utime', refuse)
     assert (col.colorize_files(src, tmp_path/'share').note == 'without its date').all()
@@ -253,7 +265,7 @@ def test_a_source_that_changes_while_it_is_coloured_is_newer(tmp_path):
             return super().forward(l)
     CAT.save(tmp_path/'a.png'), os.utime(tmp_path/'a.png', ns=(10**18, 10**18))
     c = Colorizer(Slow(), 32)
-    assert c.colorize_files(tmp_path/'a.png', tmp_path/'out').reason[0] == '' == c.colorize_files(tmp_path/'a.png', tmp_path/'out').reason[0]
+    for _ in range(2): assert c.colorize_files(tmp_path/'a.png', tmp_path/'out').reason[0] == ''
 
 def test_broken_tags_and_profiles_are_noted(tmp_path, col):
     "In the report and by the command, and not as a warning of Python"
@@ -264,9 +276,13 @@ def test_broken_tags_and_profiles_are_noted(tmp_path, col):
         report = col.colorize_files([tmp_path/'a.jpg', tmp_path/'b.png'], tmp_path/'out')
     assert {Path(o.filename).parent.name for o in seen} <= {'PIL'}              # Pillow has its own words
     profile = 'its colour profile cannot be used and is left out'
-    assert report.note.tolist() == [f'its EXIF is broken and left out; {profile}', profile] and (report.reason == '').all()
-    run = subprocess.run([sys.executable, '-c', 'import sys; from fastai_colorize.cli import main; sys.exit(main(sys.argv[1:]))', 'colorize', *map(str, report.file), '--out', str(tmp_path/'out2'), '--render-size', '32'], capture_output=True, text=True)
-    assert (run.returncode, run.stderr) == (0, '') and f'b.png: {profile}' in run.stdout and 'a.jpg: its EXIF is broken' in run.stdout
+    assert report.note.tolist() == [f'its EXIF is broken and left out; {profile}', profile]
+    assert (report.reason == '').all()
+    code = 'import sys; from fastai_colorize.cli import main; sys.exit(main(sys.argv[1:]))'
+    args = ['colorize', *map(str, report.file), '--out', str(tmp_path/'out2'), '--render-size', '32']
+    run = subprocess.run([sys.executable, '-c', code, *args], capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (0, '')
+    assert f'b.png: {profile}' in run.stdout and 'a.jpg: its EXIF is broken' in run.stdout
 
 def test_leftovers_are_removed(tmp_path, col):
     (tmp_path/'out'/'deep').mkdir(parents=True)
@@ -281,7 +297,8 @@ def test_leftovers_are_removed(tmp_path, col):
 # ---- the same photo by other ways
 
 def test_one_photo_by_all_ways(tmp_path):
-    "Alone, in a batch, in a folder, by the app, with one thread and two: at most one step of 255, in fewer than one of 100,000 values; a second time, and by the app, to the last bit"
+    """Alone, in a batch, in a folder, by the app, with one thread and two: at most one step of 255, in fewer than one
+    of 100,000 values; a second time, and by the app, to the last bit"""
     (tmp_path/'src').mkdir()
     for k,rgb in [*sample_photos().items()][:4]: Image.fromarray(rgb).resize((160,120)).save(tmp_path/'src'/f'{k}.png')
     files,n,ways = sorted((tmp_path/'src').iterdir()),torch.get_num_threads(),{}

@@ -190,7 +190,8 @@ def test_photos_in_both_folders_are_named(data, tmp_path):
     shutil.copytree(data, tmp_path/'data')
     test = sorted((tmp_path/'data'/'test').iterdir())
     shutil.copyfile(sorted((tmp_path/'data'/'train').iterdir())[1], test[2])
-    with pytest.warns(UserWarning, match=rf'^1 of the 4 photos is also among the training photos, by content \({test[2].name}\)'):
+    match = rf'^1 of the 4 photos is also among the training photos, by content \({test[2].name}\)'
+    with pytest.warns(UserWarning, match=match):
         ex._good_photos('3000', TINY, tmp_path/'data', tmp_path, {})
 
 # ---- tables

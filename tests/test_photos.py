@@ -192,6 +192,27 @@ def test_broken_exif(tmp_path):
             p = open_photo(tmp_path/n)
         assert near(p.rgb, CAT, 4) and p.exif is None and photo_note(p, 'x.jpg') == 'its EXIF is broken and left out'
 
+def test_a_part_of_the_exif_is_broken(tmp_path):
+    "A directory below that lies outside of the data; the rest is kept, and the loss is said"
+    artist = struct.pack('<HHI4s', 0x13b, 2, 4, b'Zoe\0')
+    below = struct.pack("<HHII", 0x8769, 4, 1, 2**20)
+    CAT.save(tmp_path/"a.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0\2\0" + artist + below + bytes(4))
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')                                        # Pillow's own
+        p = open_photo(tmp_path/'a.jpg')
+    kept = Image.Exif()
+    kept.load(p.exif)
+    assert dict(kept) == {0x13b:'Zoe'} and photo_note(p, 'x.jpg') == 'a part of its EXIF is broken and left out'
+
+def test_two_exif_chunks(tmp_path):
+    "The size that is said of a PNG is the size that it has, whichever of two eXIf chunks comes late"
+    turn = lambda o: b'MM\0*\0\0\0\x08\0\1' + struct.pack('>HHIHH', 0x112, 3, 1, o, 0) + bytes(4)
+    chunk = lambda k,d: struct.pack('>I', len(d)) + k + d + struct.pack('>I', zlib.crc32(k + d))
+    CAT.save(tmp_path/'a.png', exif=turn(1))
+    whole = (tmp_path/'a.png').read_bytes()
+    (tmp_path/'b.png').write_bytes(whole[:-12] + chunk(b'eXIf', turn(6)) + whole[-12:])
+    assert photo_size(tmp_path/'b.png') == open_photo(tmp_path/'b.png').size == CAT.size
+
 def test_too_long_exif(tmp_path):
     exif = Image.Exif(); exif[0x10e] = 'x'*70_000
     p = Photo(np.asarray(CAT), exif=exif.tobytes())
@@ -366,7 +387,8 @@ def test_threads_open_the_same(tmp_path):
 
 def test_reasons_are_one_line():
     "What libraries say has line ends; names of files are left as they are"
-    assert PhotoError('a', 'broken: no end (at 5)\n.').reason == 'broken: no end (at 5).' and PhotoError('a', 'broken: one\r\n two..').reason == 'broken: one two.'
+    assert PhotoError('a', 'broken: no end (at 5)\n.').reason == 'broken: no end (at 5).'
+    assert PhotoError('a', 'broken: one\r\n two..').reason == 'broken: one two.'
     assert PhotoError('a', "its result would be b  c.jpg.").reason == "its result would be b  c.jpg."
 
 def test_profile_that_is_a_number(tmp_path):

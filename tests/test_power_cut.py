@@ -1,4 +1,4 @@
-"A crash image: the power fails while results are written, and comes back (`benchmarks/power_cut.py`, a few of its cuts)"
+"A crash image: the power fails while results are written, and comes back (`benchmarks/power_cut.py`, four cuts)"
 import importlib.util, subprocess, sys
 from pathlib import Path
 
@@ -13,7 +13,9 @@ spec.loader.exec_module(power_cut)
 def mounts():
     if why := power_cut.why_not(): pytest.skip(f'no crash image: {why}')
 
-def cuts(*more): return subprocess.run([sys.executable, '-W', 'ignore', file, '--n', '4', '--seed', '0', *more], capture_output=True, text=True)
+def cuts(*more):
+    cmd = [sys.executable, '-W', 'ignore', file, '--n', '4', '--seed', '0', *more]
+    return subprocess.run(cmd, capture_output=True, text=True)
 
 def test_nothing_is_empty_or_torn():
     "And the same command makes what is missing"

@@ -5,7 +5,9 @@ from pathlib import Path
 root = Path(__file__).parent.parent
 page = (root/'nbs'/'explanations'/'promises.md').read_text(encoding='utf-8')
 
-def names_in(file): return {o.name for o in ast.walk(ast.parse(file.read_text(encoding='utf-8'))) if isinstance(o, ast.FunctionDef) and o.name.startswith('test_')}
+def names_in(file):
+    functions = [o for o in ast.walk(ast.parse(file.read_text(encoding='utf-8'))) if isinstance(o, ast.FunctionDef)]
+    return {o.name for o in functions if o.name.startswith('test_')}
 
 def test_tests_exist():
     named = re.findall(r'`tests/(\w+\.py)::(\w+)`', page)
@@ -14,10 +16,12 @@ def test_tests_exist():
 
 def test_benchmarks_exist():
     named = set(re.findall(r'`(?:python )?(benchmarks/\w+\.py)', page))
-    assert {Path(o).stem for o in named} == {'fuzz', 'kills', 'soak', 'visitors', 'power_cut'} and all((root/o).is_file() for o in named)
+    assert {Path(o).stem for o in named} == {'fuzz', 'kills', 'soak', 'visitors', 'power_cut'}
+    assert all((root/o).is_file() for o in named)
 
 def test_each_promise_has_a_witness():
-    rows = [o for o in page.partition('## Measured')[0].splitlines() if o.startswith('| ') and not o.startswith('| promise')]
+    lines = page.partition('## Measured')[0].splitlines()
+    rows = [o for o in lines if o.startswith('| ') and not o.startswith('| promise')]
     promises = [o for o in rows if len(o.split('|')) == 4]
     assert len(promises) > 30
     for o in promises: assert re.search(r'`(tests/\w+\.py::\w+|benchmarks/\w+\.py)', o.split('|')[2]), o

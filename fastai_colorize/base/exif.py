@@ -20,6 +20,7 @@ _BELOW = {34665, 34853}   # EXIF and GPS: tags with a directory of their own
 def read_tags(
     f:BinaryIO, # a TIFF (also a BigTIFF), or EXIF data without `Exif\0\0`
     skip=frozenset(), # tags that are not wanted
+    lost:set|None=None, # the tags that cannot be read are added to it
 ) -> tuple[str,Tags]: # the byte order, `<` or `>`, and the tags of the first directory
     "The tags of a file; a ValueError where it has none that can be read"
     f.seek(0)
@@ -27,10 +28,10 @@ def read_tags(
     order,big = {b'II*\0':('<', 0), b'MM\0*':('>', 0), b'II+\0':('<', 1), b'MM\0+':('>', 1)}.get(head[:4], ('', 0))
     if not order or len(head) < 8 + 8*big: raise ValueError('it does not begin as a TIFF')
     at = struct.unpack(order + 'IQ'[big], head[4 + 4*big:8 + 8*big])[0]
-    return order,_read_directory(f, order, at, skip, big)
+    return order,_read_directory(f, order, at, skip, set() if lost is None else lost, big)
 
 # %% ../../nbs/base/exif.ipynb #d48aec2a
-def _read_directory(f, order, at, skip, big=0, depth=0):
+def _read_directory(f, order, at, skip, lost, big=0, depth=0):
     "The tags of the directory at byte `at`; a value that lies outside of the file is left out"
     f.seek(min(at, 2**62))
     near,each,one,number = (8, 20, 'HHQ', 'Q') if big else (4, 12, 'HHI', 'I')
@@ -43,11 +44,15 @@ def _read_directory(f, order, at, skip, big=0, depth=0):
         if tag in skip or not size: continue
         value = data[i+each-near:i+each][:size]
         if size > near: value = _read_far(f, struct.unpack(order + number, value)[0], size)
-        if len(value) < size: continue
+        if len(value) < size:
+            lost.add(tag)
+            continue
         if tag in _BELOW and depth == 0 and size in (4, 8):
             at = struct.unpack(order + ('I' if size == 4 else 'Q'), value)[0]
-            try: value = _read_directory(f, order, at, skip, big, 1)
-            except ValueError: continue
+            try: value = _read_directory(f, order, at, skip, lost, big, 1)
+            except ValueError:
+                lost.add(tag)
+                continue
         tags[tag] = kind,count,value
     return tags
 
@@ -92,10 +97,11 @@ UNTRUE = {*range(254, 267), 273, 274, *range(277, 282), 284, 288, 289, 292, 293,
 def clean_exif(
     data:bytes|BinaryIO, # EXIF data with or without `Exif\0\0`, or a TIFF
     turned:bool=False, # whether rows and columns change places
+    lost:set|None=None, # the tags that are true and cannot be read are added to it
 ) -> bytes|None: # EXIF data, with `Exif\0\0`; None where nothing is left
     "What remains true of a picture's tags; a ValueError where they cannot be read"
     f = io.BytesIO(data.removeprefix(b'Exif\0\0')) if isinstance(data, bytes) else data
-    order,tags = read_tags(f, UNTRUE)
+    order,tags = read_tags(f, UNTRUE, lost)
     tags = _without_pictures(tags)
     if turned and {282, 283} <= set(tags): tags[282],tags[283] = tags[283],tags[282]
     return b'Exif\0\0' + b''.join(write_tags(order, tags)) if tags else None

@@ -99,10 +99,11 @@ def decode(
     name:str, # for messages
 ):
     "Decode a picture in place; what is broken is a `PhotoError`"
-    size = im.size
+    size,exif = im.size,im.info.get('exif')
     try: im.load()
     except MemoryError as e: raise PhotoError(name, out_of_memory(im.size)) from e
     except Exception as e: raise PhotoError(name, _broken(e)) from e
+    if exif: im.info['exif'] = exif   # a PNG may have a second one behind its pixels
     if sorted(im.size) != sorted(size):   # a TIFF is upright by now
         raise PhotoError(name, 'broken: it has {}×{} pixels where its head says {}×{}.'.format(*im.size, *size))
 

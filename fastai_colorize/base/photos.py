@@ -133,10 +133,12 @@ def _turn_of(f):
 
 def _read_exif(im, turned):
     "The EXIF data worth keeping, and a note where they are broken"
+    lost = set()
     try:
-        if im.format == 'TIFF' and im.fp: return clean_exif(im.fp, turned),''
-        if isinstance(data := im.info.get('exif'), bytes): return clean_exif(data, turned),''
-        return clean_exif(im.getexif().tobytes(), turned) if len(im.getexif()) else None,''
+        data = im.fp if im.format == 'TIFF' and im.fp else im.info.get('exif')
+        if not data and len(im.getexif()): data = im.getexif().tobytes()
+        exif = clean_exif(data, turned, lost) if data else None
+        return exif,'a part of its EXIF is broken and left out' if lost else ''
     except Exception: return None,'its EXIF is broken and left out'   # whatever a library says of it
 
 # %% ../../nbs/base/photos.ipynb #0b8123d1
