@@ -31,7 +31,7 @@ class Scan:
         except (TypeError, ValueError) as e:
             raise ValueError(f'A crop is (left, top, right, bottom), as parts of the photo; got {self.crop!r}.') from e
         if not (min(left, top, right, bottom) >= 0 and left + right < 1 and top + bottom < 1):
-            raise ValueError(f'A crop of {self.crop} leaves nothing: its parts are 0 or more, and opposite ones below 1.')
+            raise ValueError(f'A crop of {self.crop} leaves nothing: its parts are 0 or more, opposite ones below 1.')
         if not abs(self.angle) <= 45: raise ValueError(f'The angle must be -45 to 45 degrees, got {self.angle}.')
 
 # %% ../../nbs/use/scans.ipynb #1f49c687
