@@ -8,13 +8,12 @@ Docs: https://fastai-colorize.github.io/fastai_colorize/use/variants.html.md"""
 __all__ = ['VARIANTS', 'LARGER', 'variants_sheet']
 
 # %% ../../nbs/use/variants.ipynb #03adfc81
-import torch
 from PIL import Image
 from fastcore.basics import patch
 
 from ..base.photos import PhotoLike
 from ..base.pictures import sheet
-from .colorizer import Colorizer
+from .colorizer import Colorizer, check_settings
 from .hints import HintsLike
 
 # %% ../../nbs/use/variants.ipynb #e01d3555
@@ -30,11 +29,15 @@ def variants(self:Colorizer,
     "The same photo, coloured in several ways"
     photo,small = self.prepare((photo, hints), None)
     ab,res = self.predict_ab([small])[0],{}
-    for name,o in VARIANTS.items():
-        tint = torch.tensor(o.get('tint', (0, 0)))[:,None,None].to(ab)
-        res[name] = self.paint(photo, ab*o.get('saturation', 1) + tint, 1)
+    for name,o in VARIANTS.items(): res[name] = self.paint(photo, _as_variant(ab, o), 1)
     _,small = self.prepare(photo, round(1.5*self.render_size))
     return {**res, LARGER: self.paint(photo, self.predict_ab([small])[0], 1)}
+
+def _as_variant(ab, change):
+    "The colour, changed"
+    ab = ab*change.get('saturation', 1)
+    for plane,tint in zip(ab, change.get('tint', (0, 0))): plane += tint
+    return ab
 
 # %% ../../nbs/use/variants.ipynb #2820469d
 def variants_sheet(
@@ -46,3 +49,22 @@ def variants_sheet(
     rows = [items[i:i+3] for i in range(0, len(items), 3)]
     titled = {', '.join(n for n,_ in row): [im for _,im in row] for row in rows}
     return sheet(titled, cell=(side, max(1, round(side*h/w))), gap=6)
+
+# %% ../../nbs/use/variants.ipynb #7c1e0a02
+@patch
+def colorize_as(self:Colorizer,
+    photo:PhotoLike, # what `colorize` takes
+    variant:str='normal', # one of `VARIANTS`, or `LARGER`
+    saturation:float=1., # factor on the colour, beside that of the variant
+    render_size:int|None=None, # default: that of the colorizer
+    hints:HintsLike|None=None, # colours that hold
+) -> Image.Image: # what `variants` has under this name
+    "One variant of a photo; a `ValueError` names those that there are"
+    if variant not in (*VARIANTS, LARGER):
+        raise ValueError(f"There is no variant {variant!r}; there are {', '.join([*VARIANTS, LARGER])}.")
+    size = round(1.5*(render_size or self.render_size)) if variant == LARGER else render_size
+    if not VARIANTS.get(variant): return self.colorize(photo, saturation, size, hints)
+    check_settings(saturation, size)
+    photo,small = self.prepare((photo, hints), size)
+    ab = self.predict_ab([small])[0]*saturation
+    return self.paint(photo, _as_variant(ab, VARIANTS[variant]), 1)
