@@ -15,7 +15,8 @@ from fastai_colorize.base.pictures import contact_sheet, sample_photos
 from fastai_colorize.nets.dynamic import resnet_unet
 from fastai_colorize.nets.register import create_generator
 from fastai_colorize.use import folders
-from fastai_colorize.use.colorizer import Colorizer, resize_rows
+from fastai_colorize.use.colorizer import Colorizer
+from fastai_colorize.use.painter import resize_rows
 from fastai_colorize.use.folders import demo
 
 class Stub(nn.Module):

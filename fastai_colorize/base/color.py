@@ -1,4 +1,4 @@
-"""CIE Lab and sRGB on tensors: the one module that knows the constants.
+"""CIE Lab and sRGB on tensors, on whole batches and with gradients.
 
 Docs: https://fastai-colorize.github.io/fastai_colorize/base/color.html.md"""
 
@@ -9,13 +9,7 @@ __all__ = ['rgb_to_lab', 'lab_to_rgb', 'to_uint8', 'split_lab', 'merge_lab']
 
 # %% ../../nbs/base/color.ipynb #b901180f
 import torch
-
-# %% ../../nbs/base/color.ipynb #e57be29f
-_RGB2XYZ = ((0.412453, 0.357580, 0.180423),
-            (0.212671, 0.715160, 0.072169),
-            (0.019334, 0.119193, 0.950227))
-_XYZ2RGB = torch.linalg.inv(torch.tensor(_RGB2XYZ, dtype=torch.float64)).tolist()
-_WHITE = (0.95047, 1., 1.08883)
+from .lab import AB_RANGE, RGB2XYZ, WHITE, XYZ2RGB
 
 # %% ../../nbs/base/color.ipynb #98a1c66c
 def rgb_to_lab(
@@ -30,7 +24,7 @@ def rgb_to_lab(
     planes = _planes(rgb, 'rgb_to_lab')
     if isint: planes = [p/255 for p in planes]
     linear = [torch.where(p > 0.04045, ((p.clamp(min=0.04045) + 0.055)/1.055)**2.4, p/12.92) for p in planes]
-    xyz = [p/w for p,w in zip(_mix(_RGB2XYZ, linear), _WHITE)]
+    xyz = [p/w for p,w in zip(_mix(RGB2XYZ, linear), WHITE)]
     x,y,z = [torch.where(p > 0.008856, p.clamp(min=0.008856)**(1/3), 7.787*p + 16/116) for p in xyz]
     lab = torch.stack([116*y - 16, 500*(x - y), 200*(y - z)], -3)
     return lab if isint else lab.to(rgb.dtype)
@@ -65,8 +59,8 @@ def lab_to_rgb(
     L,a,b = _planes(lab, 'lab_to_rgb')
     y = (L + 16)/116
     xyz = a/500 + y, y, (y - b/200).clamp(min=0)
-    xyz = [torch.where(p > 0.2068966, p**3, (p - 16/116)/7.787)*w for p,w in zip(xyz, _WHITE)]
-    linear = _mix(_XYZ2RGB, xyz)
+    xyz = [torch.where(p > 0.2068966, p**3, (p - 16/116)/7.787)*w for p,w in zip(xyz, WHITE)]
+    linear = _mix(XYZ2RGB, xyz)
     rgb = [torch.where(p > 0.0031308, 1.055*p.clamp(min=0.0031308)**(1/2.4) - 0.055, 12.92*p) for p in linear]
     rgb = torch.stack(rgb, -3).clamp(0, 1)
     return rgb.to(lab.dtype) if lab.is_floating_point() else rgb
@@ -86,7 +80,7 @@ def split_lab(
 
     A `ValueError` for another shape, or an integer type other than uint8."""
     lab = rgb_to_lab(rgb)
-    return lab[...,:1,:,:]/50 - 1,lab[...,1:,:,:]/110
+    return lab[...,:1,:,:]/50 - 1,lab[...,1:,:,:]/AB_RANGE
 
 def merge_lab(
     l:torch.Tensor, # `(…,1,H,W)` in [-1,1]
@@ -100,4 +94,4 @@ def merge_lab(
         raise ValueError("merge_lab takes L of shape (…, 1, H, W) and ab of shape (…, 2, H, W), "
                          f"got {tuple(l.shape)} and {tuple(ab.shape)}.")
     dtype = torch.promote_types(torch.promote_types(l.dtype, ab.dtype), torch.float32)
-    return lab_to_rgb(torch.cat([(l.to(dtype) + 1)*50, ab.to(dtype)*110], -3))
+    return lab_to_rgb(torch.cat([(l.to(dtype) + 1)*50, ab.to(dtype)*AB_RANGE], -3))

@@ -25,7 +25,8 @@ from .. import learner
 from ..base.files import check_outside, error_line, remove_leftovers, versions
 from ..base.files import write_json, write_text, writing_folder
 from ..base.metrics import color_metrics
-from ..base.photos import check_photos, describe_left_out, find_photos
+from ..base.photos import find_photos
+from ..base.usable import check_photos, describe_left_out
 from ..base.pictures import sample_photos, to_pil
 from ..data.coco import DownloadError, coco_annotations, coco_subset
 from ..data.loaders import ColorDataLoaders, LoadPhoto
@@ -40,7 +41,8 @@ from .tables import tables
 from ..train.callbacks import EpochTime
 from ..train.contents import warn_of_seen
 from ..train.perceptual import PerceptualLoss
-from ..use.colorizer import Colorizer, best_device
+from ..use.colorizer import Colorizer
+from ..use.painter import best_device
 from ..use.evaluate import evaluate, hardware
 from ..use.peers import by_colorizer
 

@@ -6,22 +6,19 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 from threading import Lock
-from typing import ClassVar
-import numpy as np, torch, torch.nn.functional as F
+from typing import TYPE_CHECKING, Any, ClassVar
 from PIL import Image
 from fastcore.basics import patch
-from torch import nn
-from fastai_colorize.base.color import merge_lab, split_lab, to_uint8
 from fastai_colorize.base.photos import PhotoError, PhotoLike
-from fastai_colorize.nets.weights import load_generator, packaged_weights
 from fastai_colorize.use.budget import batches_by_pixels, is_out_of_memory, pixel_budget
-from fastai_colorize.use.hints import HintsLike, hint_maps, open_hinted, put_hints
+from fastai_colorize.use.hints import HintsLike, open_hinted
+from fastai_colorize.use.runtime import PortableNetwork, is_portable, open_network
+import torch
 import os, re
 from collections.abc import Iterable
 from functools import partial
 from hashlib import sha1
 from typing import TYPE_CHECKING
-import torch
 from fastcore.basics import listify, patch
 from fastai_colorize.base.exif import fits_exif, note_software, read_software
 from fastai_colorize.base.files import error_line, remove_leftovers, versions, write_bytes
@@ -36,19 +33,18 @@ from fastai_colorize.base.photos import PhotoLike
 from fastai_colorize.base.pictures import sheet
 from fastai_colorize.use.hints import HintsLike
 
-__all__ = ['best_device', 'Colorizer', 'render_shape', 'resize_rows']
-def best_device() -> torch.device: ...
+__all__ = ['Colorizer', 'render_shape']
 
 class Colorizer:
-    device: Any
-    dtype: Any
     model: Any
+    device: 'str|torch.device|None'
     render_size: int | None
     multiple: Any
     lock: Any
-    def __init__(self, model: nn.Module, render_size: int | None = None, device: str | torch.device | None = None) -> None: ...
+    network: Any
+    def __init__(self, model: Any, render_size: int | None = None, device: 'str|torch.device|None' = None) -> None: ...
     @classmethod
-    def from_pretrained(cls, weights: str | os.PathLike = 'l1', render_size: int | None = None, device: str | torch.device | None = None) -> Colorizer: ...
+    def from_pretrained(cls, weights: str | os.PathLike = 'l1', render_size: int | None = None, device: 'str|torch.device|None' = None) -> Colorizer: ...
     @classmethod
     def from_learner(cls, learn, render_size: int | None = None) -> Colorizer: ...
     def prepare(self, photo, render_size): ...
@@ -64,4 +60,3 @@ class Colorizer:
     def variants(self, photo: PhotoLike, hints: HintsLike | None = None) -> dict[str, Image.Image]: ...
 def check_settings(saturation, render_size): ...
 def render_shape(h: int, w: int, size: int, multiple: int = 32) -> tuple[int, int]: ...
-def resize_rows(x: torch.Tensor, H: int, start: int, stop: int) -> torch.Tensor: ...

@@ -23,7 +23,8 @@ from ..base.grey import is_grey
 from ..base.metrics import FID_N, LPIPS, Inception, colourfulness, fid, kid, measure
 from ..base.photos import PhotoError, find_photos
 from ..train.contents import training_table, warn_of_seen
-from .colorizer import Colorizer, best_device
+from .colorizer import Colorizer
+from .painter import best_device
 from .peers import by_colorizer, by_pictures, load_squares
 from .report import HEADS, Evaluation, as_tensor, grey_pictures
 
