@@ -32,8 +32,11 @@ def main(
 
 def _run(argv, stop):
     "The exit status of a verb"
+    if not argv:
+        parser().print_help()
+        return 0
     try:
-        args = vars(parser(argv[0] if argv else None).parse_args(argv))
+        args = vars(parser(argv[0]).parse_args(argv))
         func = args.pop('func')
         del args['command']
         warnings.simplefilter('ignore', FutureWarning)   # what libraries say to each other's authors
@@ -55,7 +58,7 @@ _EXAMPLES = """Add colour to grey photographs.
 
 examples:
   fastai_colorize demo                              colour the sample photos
-  fastai_colorize colorize old.jpg --out coloured   one photo
+  fastai_colorize colorize old.jpg --out new.jpg    one photo
   fastai_colorize colorize album/ --out coloured    a folder with subfolders
   fastai_colorize app                               a page in the browser
   fastai_colorize evaluate photos/ --out results    how good, beside grey
@@ -92,7 +95,7 @@ def _add_verb(parser, func):
     if 'options' in params: _add_training(parser)
 
 # %% ../nbs/cli.ipynb #adf1bbbb
-_LEAST = dict(size=32, render_size=32, epochs=1, bs=1, n=1, max_mb=1, workers=0, decay=0, lr=1e-12)
+_LEAST = dict(size=32, render_size=32, epochs=1, bs=1, n=1, quality=1, max_mb=1, workers=0, decay=0, lr=1e-12)
 _WORDS = dict(weights='WEIGHTS', init='WEIGHTS', ema='DECAY', host='HOST', gan='GAME', loss='LOSS', critic='CRITIC')
 
 def _add(group, o, word=None, **kwargs):

@@ -10,6 +10,7 @@ __all__ = ['verbs', 'verb', 'demo', 'colorize', 'summary', 'app', 'evaluate', 'e
 # %% ../nbs/verbs.ipynb #5e3b0c04
 import inspect, re, sys
 from pathlib import Path
+from typing import Literal
 
 # %% ../nbs/verbs.ipynb #6a1d0f01
 verbs = {}   # of a name to its function
@@ -44,19 +45,24 @@ def demo(*,
 def colorize(
     paths:list, # a photo, or a folder (with its subfolders)
     *,
-    out:Path, # folder for the results, required; sources are never overwritten
+    out:Path, # folder for the results, or a file for that of one photo, required; sources are never overwritten
     weights:str='l1', # packaged weights by name, or a .safetensors file
     saturation:float=1., # 0 is grey, 1 is what the network says, more is bolder
     render_size:int=None, # the network sees about N×N pixels, in the photo's own shape (default: noted in the weights)
     overwrite:bool=False, # colour again what is there already
     exclude:list[str]=(), # patterns of names that are left out, such as '*_small.*'
     hints:Path=None, # colours for some places: NAME.hints.json or .png of one photo, or a folder of them
+    format:Literal['jpg', 'png', 'webp', 'tif']=None, # of the results: jpg, png, webp or tif (default: the photo's)
+    quality:int=95, # of JPEG and WebP, 1 to 100
+    suffix:str='', # stands in the names of the results: _coloured makes old_coloured.jpg
+    bs:int=4, # photos that go through the network together: 1 needs the least memory
 ) -> int: # exit status: 1 if a photo failed
     """Colour photographs and folders of photographs.
 
     examples:
-      fastai_colorize colorize old.jpg --out coloured
+      fastai_colorize colorize old.jpg --out new.jpg
       fastai_colorize colorize album/ scans/ --out coloured --saturation 1.2
+      fastai_colorize colorize album/ --out album --suffix _coloured --format jpg
       fastai_colorize colorize old.jpg --out coloured --weights runs/first/weights.safetensors
       fastai_colorize colorize old.jpg --out coloured --hints old.jpg.hints.json
 
@@ -67,7 +73,8 @@ def colorize(
     from fastai_colorize.use.colorizer import Colorizer
     from fastai_colorize.use import folders   # gives `Colorizer` the method
     colorizer = Colorizer.from_pretrained(weights)
-    report = colorizer.colorize_files(paths, out, overwrite, saturation, render_size, exclude=exclude, hints=hints)
+    report = colorizer.colorize_files(paths, out, overwrite, saturation, render_size, bs, exclude, hints,
+                                      format, quality, suffix)
     return summary(report, out)
 
 # %% ../nbs/verbs.ipynb #6a1d0f03

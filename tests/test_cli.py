@@ -100,6 +100,24 @@ def test_wrong_arguments(args, words, tmp_path, monkeypatch, capsys):
     err = capsys.readouterr().err
     assert one_sentence(err) and words in err
 
+def test_nothing_typed(capsys):
+    assert main([]) == 0
+    out = capsys.readouterr()
+    assert out.out.startswith('usage: fastai_colorize COMMAND') and not out.err
+
+def test_names_and_formats_of_results(tmp_path, capsys):
+    "A file for one photo; and results beside their sources, which a second run does not take for sources"
+    Image.fromarray(data.chelsea()[::4,::4]).convert('L').save(tmp_path/'cat.png')
+    assert main(['colorize', str(tmp_path/'cat.png'), '--out', str(tmp_path/'new'/'a.webp')]) == 0
+    assert [o.name for o in (tmp_path/'new').iterdir()] == ['a.webp']
+    assert Image.open(tmp_path/'new'/'a.webp').format == 'WEBP'
+    beside = ['colorize', str(tmp_path), '--out', str(tmp_path), '--suffix', '_coloured', '--format', 'jpg']
+    for quality,status in (('60', 'Coloured 2 of 2'), ('60', '2 were there already'), ('90', 'Coloured 2 of 2')):
+        assert main([*beside, '--bs', '1', '--quality', quality]) == 0 and status in capsys.readouterr().out
+    assert sorted(o.name for o in tmp_path.iterdir()) == ['cat.png', 'cat_coloured.jpg', 'new']
+    assert main(['colorize', str(tmp_path), '--out', str(tmp_path/'b.jpg')]) == 1
+    assert 'is the result of one photo' in one_sentence(capsys.readouterr().err) and not (tmp_path/'b.jpg').exists()
+
 def test_folder_of_grey_photos(tmp_path, capsys):
     (tmp_path/'grey').mkdir()
     for i in range(3): Image.fromarray(data.camera()[i:]).save(tmp_path/'grey'/f'{i}.png')

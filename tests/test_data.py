@@ -7,7 +7,8 @@ import numpy as np, pytest, torch
 from PIL import Image
 
 from fastai_colorize.base.color import split_lab
-from fastai_colorize.base.photos import PhotoError, check_photos, find_photos, open_photo
+from fastai_colorize.base.photos import PhotoError, find_photos, open_photo
+from fastai_colorize.base.usable import check_photos
 from fastai_colorize.data import cache
 from fastai_colorize.data.cache import LoadPhoto, PhotoCache
 from fastai_colorize.data.loaders import ColorDataLoaders

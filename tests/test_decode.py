@@ -7,6 +7,7 @@ from fastai_colorize.base.exif import read_tags, write_tags
 from fastai_colorize.base.metadata import Metadata
 from fastai_colorize.base.photos import *
 from fastai_colorize.base.photos import photo_note
+from fastai_colorize.base.usable import check_photos
 
 tifffile = pytest.importorskip('tifffile')
 CAT = np.asarray(Image.fromarray(data.chelsea()).resize((61,40), Image.Resampling.BOX))

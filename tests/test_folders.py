@@ -11,7 +11,8 @@ from fastai_colorize.base import folders
 from fastai_colorize.base.exif import write_tags
 from fastai_colorize.base.folders import describe_skipped, expand_pattern, find_photos, search_photos
 from fastai_colorize.base.headers import is_photo
-from fastai_colorize.base.photos import PhotoError, check_photos, open_photo
+from fastai_colorize.base.photos import PhotoError, open_photo
+from fastai_colorize.base.usable import check_photos
 from fastai_colorize.base.pictures import sample_photos
 from fastai_colorize import learner
 from fastai_colorize.app import save_coloured

@@ -1,12 +1,13 @@
 "Photos of every mode by round trip, hostile files, and faults while writing"
 import errno,io,os,struct,subprocess,sys,warnings,zlib
-import numpy as np, pytest
+import numpy as np, pytest, torch
 from pathlib import Path
 import PIL
 from PIL import Image, ImageCms, ImageFile
 from skimage import data
 from fastai_colorize.base import files
 from fastai_colorize.base.photos import *
+from fastai_colorize.base.usable import check_photos, describe_left_out
 
 CAT = Image.fromarray(data.chelsea()).resize((226,150), Image.Resampling.BOX)
 GREY = CAT.convert('L')
@@ -191,6 +192,26 @@ def test_broken_exif(tmp_path):
             warnings.simplefilter('ignore')                                    # Pillow's own
             p = open_photo(tmp_path/n)
         assert near(p.rgb, CAT, 4) and p.exif is None and photo_note(p, 'x.jpg') == 'its EXIF is broken and left out'
+
+def test_photos_that_are_no_path(tmp_path):
+    "Bytes, open files, arrays and tensors give what the file gives; what is none of them is refused with a sentence"
+    turn = Image.Exif()
+    turn[0x112] = 6
+    for n in ('a.png', 'a.tif', 'a.webp'):
+        CAT.save(tmp_path/n, exif=turn)
+        data,want = (tmp_path/n).read_bytes(),open_photo(tmp_path/n).rgb
+        with open(tmp_path/n, 'rb') as f:
+            for o in (data, bytearray(data), memoryview(data), io.BytesIO(data), f):
+                assert np.array_equal(open_photo(o).rgb, want), (n, o)
+    x = torch.from_numpy(np.asarray(CAT).copy()).permute(2,0,1)
+    for o in (x, x/255, (x/255).double()):
+        assert np.array_equal(open_photo(o).rgb, np.asarray(CAT))
+    assert open_photo(x[:1]).rgb.shape == (*x.shape[1:], 3)
+    shape = r'shape \(C, H, W\)'
+    for o,what in ((x[None], shape), (x.permute(1,2,0), shape), (None, 'a photo is a path'), ([x], 'a photo is a'),
+                   (io.StringIO('a'), "mode 'rb'"), (b'', 'is empty'), (b'letter', 'not an image')):
+        with pytest.raises(PhotoError, match=what): open_photo(o)
+    with pytest.raises(FileNotFoundError, match='is an address; download'): open_photo('https://example.com/a.jpg')
 
 def test_a_part_of_the_exif_is_broken(tmp_path):
     "A directory below that lies outside of the data; the rest is kept, and the loss is said"

@@ -25,7 +25,8 @@ def add_option(
 ) -> None:
     "One argument of a function as an argument of the command; where it is not typed, it is not passed on"
     kind = o.kind or str
-    if default is None and not isinstance(o.default, (bool, tuple, type(None), type)): default = plain(o.default)
+    if default is None and o.default != '' and not isinstance(o.default, (bool, tuple, type(None), type)):
+        default = plain(o.default)
     text = (f'do not {o.help}' if o.default is True else o.help).replace('`', '')
     kw = dict(help=text if default is None else f'{text} (default: {default})')
     if isinstance(kind, tuple): kw.update(choices=kind, metavar=metavar)

@@ -9,7 +9,7 @@ __all__ = ['MAX_PIXELS', 'open_header', 'photo_size', 'orientation', 'PhotoError
            'out_of_memory', 'decode', 'is_photo']
 
 # %% ../../nbs/base/headers.ipynb #50f82486
-import os, re, stat
+import io, os, re, stat
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -22,7 +22,7 @@ from .kinds import HEIC_REASON, RAW_REASON, heic_opener, is_heic, is_raw, is_raw
 # %% ../../nbs/base/headers.ipynb #53041911
 @contextmanager
 def open_header(
-    path:str|os.PathLike|BinaryIO, # of a photo, or its bytes as an open file
+    path:str|os.PathLike|bytes|BinaryIO, # of a photo; or its bytes, also as an open file
     name:str|None=None, # for messages, default: the path
 ) -> Iterator[Image.Image]: # identified, not decoded; closed at the end
     "The picture in a file; a `PhotoError` says why there is none"
@@ -60,6 +60,12 @@ class PhotoError(ValueError):
 
 class MissingPhotoError(PhotoError, FileNotFoundError):
     "There is no such file or folder; also a `FileNotFoundError`"
+    def __init__(self,
+        path:str|Path, # where nothing is
+        reason:str='there is no such file.', # in other words, where there are better ones
+    ):
+        if re.match(r'[a-z][a-z+]+:/', str(path)): reason = 'is an address; download it first, and give its file.'
+        super().__init__(path, reason)
 
 def _one_line(text):
     "What libraries say may have line ends inside, and at the end"
@@ -141,12 +147,13 @@ def _opener(prefix):
 
 # %% ../../nbs/base/headers.ipynb #e47b76b7
 def _open_binary(path):
-    "`path`, a regular file, opened for reading; or an open file from its start"
+    "`path`, a regular file, opened for reading; or bytes; or an open file from its start"
+    if isinstance(path, bytes): return io.BytesIO(path)
     if not isinstance(path, (str, os.PathLike)):
         path.seek(0)
         return nullcontext(path)   # whoever opened it closes it
     try: return open(path, 'rb', opener=_regular)
-    except FileNotFoundError as e: raise MissingPhotoError(path, 'there is no such file.') from e
+    except FileNotFoundError as e: raise MissingPhotoError(path) from e
     except IsADirectoryError as e: raise PhotoError(path, 'is a folder, not a photo.') from e
     except (OSError, ValueError) as e:
         raise PhotoError(path, f'cannot be read: {getattr(e, "strerror", None) or e}.') from e

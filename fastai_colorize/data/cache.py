@@ -26,7 +26,8 @@ from PIL import Image, ImageOps
 
 from ..base.files import read_json, remove_leftovers, write_json, writing
 from ..base.grey import GREY_CHROMA
-from ..base.photos import check_photos, open_photo
+from ..base.photos import open_photo
+from ..base.usable import check_photos
 
 # %% ../../nbs/data/cache.ipynb #74033e55
 class LoadPhoto(Transform):

@@ -16,7 +16,8 @@ from fasttransform import Transform
 from PIL import Image, ImageOps
 from fastai_colorize.base.files import read_json, remove_leftovers, write_json, writing
 from fastai_colorize.base.grey import GREY_CHROMA
-from fastai_colorize.base.photos import check_photos, open_photo
+from fastai_colorize.base.photos import open_photo
+from fastai_colorize.base.usable import check_photos
 
 __all__ = ['FITS', 'LoadPhoto', 'PhotoCache', 'photo_key', 'check_once', 'PhotoDL']
 

@@ -22,7 +22,8 @@ from fastcore.foundation import L
 from fastcore.meta import delegates
 from PIL import Image
 
-from ..base.photos import describe_left_out, find_photos
+from ..base.photos import find_photos
+from ..base.usable import describe_left_out
 from .batches import CropBatch, FlipBatch, RGBToLab
 from .cache import LoadPhoto, PhotoCache, PhotoDL, check_once
 from .degrade import Degrade

@@ -12,7 +12,8 @@ from fastcore.basics import listify, patch
 from fastcore.foundation import L
 from fastcore.meta import delegates
 from PIL import Image
-from fastai_colorize.base.photos import describe_left_out, find_photos
+from fastai_colorize.base.photos import find_photos
+from fastai_colorize.base.usable import describe_left_out
 from fastai_colorize.data.batches import CropBatch, FlipBatch, RGBToLab
 from fastai_colorize.data.cache import LoadPhoto, PhotoCache, PhotoDL, check_once
 from fastai_colorize.data.degrade import Degrade

@@ -17,7 +17,8 @@ from fastcore.foundation import L
 from fasttransform import ItemTransform
 
 from ..base.color import merge_lab, split_lab
-from ..base.photos import check_photos, find_photos
+from ..base.photos import find_photos
+from ..base.usable import check_photos
 from .batches import TensorAB, TensorL, TensorLab
 from .cache import LoadPhoto, PhotoDL
 

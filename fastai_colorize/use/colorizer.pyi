@@ -14,20 +14,20 @@ from fastai_colorize.use.budget import batches_by_pixels, is_out_of_memory, pixe
 from fastai_colorize.use.hints import HintsLike, open_hinted
 from fastai_colorize.use.runtime import PortableNetwork, is_portable, open_network
 import torch
-import os, re
+import os
 from collections.abc import Iterable
 from functools import partial
 from hashlib import sha1
 from typing import TYPE_CHECKING
 from fastcore.basics import listify, patch
-from fastai_colorize.base.exif import fits_exif, note_software, read_software
+from fastai_colorize.base.exif import fits_exif, note_software
 from fastai_colorize.base.files import error_line, remove_leftovers, versions, write_bytes
-from fastai_colorize.base.folders import describe_skipped, expand_pattern, search_photos
-from fastai_colorize.base.headers import decode, is_photo, open_header
+from fastai_colorize.base.folders import describe_skipped
 from fastai_colorize.base.output import progress
 from fastai_colorize.base.photos import SAVES, PhotoError, photo_note, save_photo
 from fastai_colorize.base.pictures import contact_sheet, sample_photos
 from fastai_colorize.use.hints import find_hints
+from fastai_colorize.use.plan import file_identity, plan_results
 import pandas as pd
 from fastai_colorize.base.photos import PhotoLike
 from fastai_colorize.base.pictures import sheet
@@ -56,7 +56,8 @@ class Colorizer:
     def alone(self, source, saturation, render_size): ...
     def colours_of(self, smalls): ...
     def colorize_batch(self, photos: Iterable, bs: int = 8, saturation: float = 1.0, render_size: int | None = None, workers: int | None = None) -> Iterator: ...
-    def colorize_files(self, paths: str | os.PathLike | Iterable[str | os.PathLike], out: str | os.PathLike, overwrite: bool = False, saturation: float = 1.0, render_size: int | None = None, bs: int = 4, exclude: str | Iterable[str] = (), hints: str | os.PathLike | None = None) -> 'pd.DataFrame': ...
+    def colorize_files(self, paths: str | os.PathLike | Iterable[str | os.PathLike], out: str | os.PathLike, overwrite: bool = False, saturation: float = 1.0, render_size: int | None = None, bs: int = 4, exclude: str | Iterable[str] = (), hints: str | os.PathLike | None = None, format: str | None = None, quality: int = 95, suffix: str = '') -> 'pd.DataFrame': ...
     def variants(self, photo: PhotoLike, hints: HintsLike | None = None) -> dict[str, Image.Image]: ...
+    def colorize_as(self, photo: PhotoLike, variant: str = 'normal', saturation: float = 1.0, render_size: int | None = None, hints: HintsLike | None = None) -> Image.Image: ...
 def check_settings(saturation, render_size): ...
 def render_shape(h: int, w: int, size: int, multiple: int = 32) -> tuple[int, int]: ...

@@ -8,9 +8,8 @@ Docs: https://fastai-colorize.github.io/fastai_colorize/use/folders.html.md"""
 __all__ = ['demo']
 
 # %% ../../nbs/use/folders.ipynb #f9ee647a
-import os, re
+import os
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from hashlib import sha1
 from pathlib import Path
@@ -20,122 +19,27 @@ import torch
 from PIL import Image
 from fastcore.basics import listify, patch
 
-from ..base.exif import fits_exif, note_software, read_software
+from ..base.exif import fits_exif, note_software
 from ..base.files import error_line, remove_leftovers, versions, write_bytes
-from ..base.folders import describe_skipped, expand_pattern, search_photos
-from ..base.headers import decode, is_photo, open_header
+from ..base.folders import describe_skipped
 from ..base.output import progress
 from ..base.photos import SAVES, PhotoError, photo_note, save_photo
 from ..base.pictures import contact_sheet, sample_photos
 from .colorizer import Colorizer, check_settings
 from .hints import find_hints
+from .plan import file_identity, plan_results
 if TYPE_CHECKING: import pandas as pd
 
-# %% ../../nbs/use/folders.ipynb #3af4198d
-def _identity(path):
-    "What tells whether two paths are one file, or None when there is none"
-    try: st = os.stat(path)
-    except (OSError, ValueError): return None
-    return st.st_dev,st.st_ino
-
-def _real(path): return Path(os.path.realpath(path))   # unlike `resolve`, this says nothing of links in a circle
-
-def _sources(path, out, exclude):
-    "`(file, its place below out)` for the photos at `path`, and what was skipped; what lies in `out` is a result"
-    photos,skipped = search_photos(path, exclude)
-    if not os.path.isdir(path): return [(f, out/f.name) for f in photos],skipped
-    there = _real(out)
-    inner = there if _real(path) in there.parents else None
-    return [(f, out/f.relative_to(path)) for f in photos if inner not in _real(f).parents],skipped
-
-def _search(paths, out, exclude):
-    "All sources with their places, what was skipped, and rows for what cannot be searched"
-    found,skipped,rows,todo = [],{},[],[*listify(paths)]
-    while todo:
-        p = todo.pop(0)
-        try:
-            if (parts := expand_pattern(p)) != [Path(p)]:
-                todo[:0] = parts
-                continue
-            files,rest = _sources(Path(p), out, exclude)
-        except PhotoError as e: rows.append((Path(p), None, e.reason, ''))
-        else: found,skipped = found + files,{**skipped, **rest}
-    return found,skipped,rows
-
-# %% ../../nbs/use/folders.ipynb #8de8b729
-_TAKEN = 'its result {} is already that of {}; colour it into another folder.'
-_SOURCE = 'its result would overwrite the source {}; choose another folder for the results.'
-_OTHERS = '{} is there already, and is no photo; move it away, or choose another folder for the results.'
-_THERE = 'exists already'
-
-def _plan(
-    paths, # files and folders
-    out:Path, # folder of the results
-    overwrite:bool, # make existing results again
-    exclude=(), # patterns that are left out
-    settings=lambda file, result: '', # with which a result is made now, in words
-):
-    "A list of `(file, result, reason, note)`, to be made where the reason is None; and what was skipped"
-    found,skipped,plan = _search(paths, out, exclude)
-    claimed,sources = {},{_identity(f) for f,_ in found} - {None}
-    for f,dst in found:
-        if dst.suffix.lower() not in SAVES: dst = dst.with_name(f'{dst.name}.png')
-        true = _real(f)
-        if claimed.get(dst) == true: continue
-        if dst in claimed: plan.append((f, None, _TAKEN.format(dst, claimed[dst]), ''))
-        elif _identity(dst) in sources: plan.append((f, None, _SOURCE.format(dst), ''))
-        else: plan.append((f, dst, None, ''))
-        claimed.setdefault(dst, true)
-    return (plan if overwrite else _look(plan, settings)),skipped
-
-# %% ../../nbs/use/folders.ipynb #82bde141
-def _look(plan, settings):
-    "The plan, with a reason where the result is there"
-    with ThreadPoolExecutor() as ex: return list(ex.map(partial(_look_at, settings), plan))
-
-def _look_at(settings, row):
-    "`(file, result, reason, note)` by what lies at the result's place"
-    f,dst,reason,_ = row
-    if reason is not None: return row
-    try: new,old = os.stat(f),os.stat(dst)
-    except (OSError, ValueError): return row   # nothing there; what is wrong with the source will be said
-    if not old.st_size: return row
-    there = _settings_of(dst)
-    if there is None: return row if is_photo(dst) or _is_void(dst) else (f, None, _OTHERS.format(dst), '')
-    if new.st_mtime_ns > old.st_mtime_ns: return row
-    now = settings(f, dst)
-    if there == now: return f, dst, _THERE, ''
-    if not there: return f, dst, _THERE, 'made with settings that are not known'
-    others = [o for o in there.split(', ') if o not in now.split(', ')]
-    return f, dst, None, f"made again: the one there had {', '.join(others) or 'no hints'}"
-
-def _settings_of(path):
-    "The settings that stand in a result, empty where there are none; None for what cannot be decoded to its end"
-    try:
-        with open_header(path) as im:
-            data = im.fp if im.format == 'TIFF' else im.info.get('exif')
-            made = data and _MADE.fullmatch(read_software(data))
-            im.draft('RGB', (256,256))
-            decode(im, path)
-        return made[1] if made else ''
-    except PhotoError: return None
-
-_MADE = re.compile(r'fastai_colorize [^:]*: (weights .+)')
-
-def _is_void(path):
-    "Whether a file holds nothing but zeros, as some file systems leave it after a power cut"
-    if not os.path.isfile(path): return False
-    with open(path, 'rb') as f: return not any(f.read(4096))
-
 # %% ../../nbs/use/folders.ipynb #c325941f
-def _settings(colorizer, saturation, render_size):
+def _settings(colorizer, saturation, render_size, quality=95):
     "All that changes the pixels of a result, in words"
     h = sha1(type(colorizer.model).__qualname__.encode())
     for k,v in colorizer.model.state_dict().items():
         h.update(k.encode())
         if isinstance(v, torch.Tensor): h.update(v.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     size = render_size or colorizer.render_size
-    return f'weights {h.hexdigest()[:12]}, render size {size}, saturation {saturation:g}'
+    words = f'weights {h.hexdigest()[:12]}, render size {size}, saturation {saturation:g}'
+    return words if quality == 95 else f'{words}, quality {quality}'
 
 # %% ../../nbs/use/folders.ipynb #382a9c37
 def _given_hints(hints, paths, out):
@@ -161,7 +65,7 @@ def _keep_hints(file, result):
     "Hints lie beside their result, so that work can go on; a note where that is not possible"
     if file is None: return ''
     there = result.with_name(f'{result.name}.hints{file.suffix.lower()}')
-    if _identity(there) == _identity(file): return ''
+    if file_identity(there) == file_identity(file): return ''
     try: write_bytes(there, file.read_bytes())
     except OSError as e: return f'without its hints: {error_line(e)}'
     return ''
@@ -170,13 +74,16 @@ def _keep_hints(file, result):
 @patch
 def colorize_files(self:Colorizer,
     paths:str|os.PathLike|Iterable[str|os.PathLike], # file or folder, or a list of them; folders with all below them
-    out:str|os.PathLike, # folder for the results, in which the tree below each folder is kept
+    out:str|os.PathLike, # folder for the results, in which the tree below each folder is kept; or a file, of one photo
     overwrite:bool=False, # make results again that exist already
     saturation:float=1., # factor on the colour
     render_size:int|None=None, # default: that of the colorizer
     bs:int=4, # photos that go through the network together, and are held in memory
     exclude:str|Iterable[str]=(), # patterns of names, or of places below a folder, that are left out: `*_small.*`
     hints:str|os.PathLike|None=None, # file of the hints of one photo, or folder of `NAME.hints.json` or `.png`
+    format:str|None=None, # of the results: jpg, png, webp or tif, default: that of the photo
+    quality:int=95, # of JPEG and WebP, 1 to 100
+    suffix:str='', # stands in the names of the results before the ending: `_coloured`
 ) -> 'pd.DataFrame': # one row a file: `file`, `result` (None for a failure), `reason` (empty for what was made), `note`
     """Colour files, folders and patterns (`scans/*.jpg`) into the folder `out`.
 
@@ -189,41 +96,52 @@ def colorize_files(self:Colorizer,
     """
     import pandas as pd
     check_settings(saturation, render_size)
-    out = _results_folder(out)
-    base,given = _settings(self, saturation, render_size),_given_hints(hints, paths, out)
+    if not 1 <= quality <= 100: raise ValueError(f'quality must be 1 to 100, got {quality}.')
+    out,file = _results_place(Path(out))
+    base,given = _settings(self, saturation, render_size, quality),_given_hints(hints, paths, out)
     settings = lambda f, dst: base + _hints_in_words(given(f, dst))
-    program = f"fastai_colorize {versions('fastai_colorize')['fastai_colorize']}"
-    plan,skipped = _plan(paths, out, overwrite, [*listify(exclude), '*.hints.png'], settings)
-    todo = [i for i,(_,_,reason,_) in enumerate(plan) if reason is None]
-    dates = {i: _date(plan[i][0]) for i in todo}   # before they are read: what changes meanwhile is newer than that
-    stream = self.stream(((plan[i][0], given(*plan[i][:2])) for i in todo), bs, saturation, render_size)
-    for i,(photo,res) in zip(todo, progress(stream, len(todo))):
-        f,dst,*_ = plan[i]
-        plan[i] = _keep(photo, res, plan[i], f'{program}: {settings(f, dst)}', dates[i], given(f, dst))
+    exclude = [*listify(exclude), '*.hints.png']
+    plan,skipped = plan_results(paths, out, overwrite, exclude, settings, format, suffix, file)
+    make = partial(self.stream, bs=bs, saturation=saturation, render_size=render_size)
+    _carry_out(plan, make, settings, given, quality)
     report = pd.DataFrame(plan, columns=['file', 'result', 'reason', 'note'], dtype=object)
     report.attrs['skipped'] = describe_skipped(skipped)
     return report
 
 # %% ../../nbs/use/folders.ipynb #e1caf870
-def _results_folder(out):
-    "The folder, without what killed processes have left in it"
-    out = Path(out)
+def _carry_out(plan, make, settings, given, quality):
+    "Make what is to be made, and say in its row of the plan what became of it"
+    program = f"fastai_colorize {versions('fastai_colorize')['fastai_colorize']}"
+    todo = [i for i,(_,_,reason,_) in enumerate(plan) if reason is None]
+    dates = {i: _date(plan[i][0]) for i in todo}   # before they are read: what changes meanwhile is newer than that
+    stream = make((plan[i][0], given(*plan[i][:2])) for i in todo)
+    for i,(photo,res) in zip(todo, progress(stream, len(todo))):
+        f,dst,*_ = plan[i]
+        made = f'{program}: {settings(f, dst)}'
+        plan[i] = _keep(photo, res, plan[i], made, dates[i], given(f, dst), quality)
+
+def _results_place(out):
+    "The folder, without what killed processes have left in it, and the file where `out` is one"
+    file = out if out.suffix.lower() in SAVES and not os.path.isdir(out) else None
+    if file: out = file.parent
     try: out.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as e:
         why = getattr(e, 'strerror', None) or e
         raise PhotoError(out, f'cannot be made the folder of the results: {why}.') from e
     remove_leftovers(out)
-    return out
+    return out,file
 
-def _keep(photo, res, row, made, date, hints):
+def _keep(photo, res, row, made, date, hints, quality):
     "Save one result: its row of the plan, with an empty reason; or without a result, with the reason"
     f,dst,_,note = row
     if photo is None: return f, None, getattr(res, 'reason', error_line(res)), ''
-    try: save_photo(res, dst, exif=_exif_of(photo, made, SAVES[dst.suffix.lower()]), meta=photo.meta)
+    exif = _exif_of(photo, made, SAVES[dst.suffix.lower()])
+    try: save_photo(res, dst, exif, quality, photo.meta)
     except PhotoError as e: return f, None, e.reason, ''
     notes = note,photo_note(photo, dst),_keep_hints(hints, dst),_set_date(dst, date)
     return f, dst, '', '; '.join(o for o in notes if o)
 
+# %% ../../nbs/use/folders.ipynb #c3612a32
 def _exif_of(photo, made, fmt):
     "The EXIF data of a photo with what it was made with; its own alone, or this alone, where both are too long"
     both = note_software(photo.exif, made), photo.exif, note_software(None, made)
