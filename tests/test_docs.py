@@ -106,6 +106,11 @@ def test_search_index(site):
     index = json.loads((site/'searchindex.js').read_text(encoding='utf-8').removeprefix('Search.setIndex(').rstrip(')'))
     docs = {index['docnames'][i] for i,_ in index['alltitles']['Colorizer']}
     assert 'use/colorizer' in docs
+    answers = [o.lower() for o,places in index['alltitles'].items()
+               if any(index['docnames'][i] == 'explanations/short_answers' for i,_ in places)]
+    for word in ('video', 'checkpoint', 'HEIC', 'CUDA out of memory', 'mixed precision', 'fp16', 'TensorBoard', 'Mac',
+                 'Windows', 'privacy', 'commercial use', 'without internet', 'ONNX'):
+        assert any(word.lower() in o for o in answers), word
 
 # In a browser
 @pytest.fixture(scope='module')
