@@ -17,7 +17,7 @@ class Degrade(ItemTransform):
     "Make the L of a training batch look like an old print; its colour stays"
     split_idx,order,_retain = 0,110,False   # after `RGBToLab`
     def __init__(self,
-        p:float=.5, # part of the pictures that is degraded; each kind of damage befalls every second of them
+        p:float=.5, # part of the pictures that is degraded; each kind of damage happens to every second of them
         blur:float=1.2, # greatest width, in pixels of the batch (0: none; so for all kinds)
         grain:float=.05, # greatest standard deviation, as part of the way from black to white
         marks:float=.6, # greatest change by a scratch or a speck, as part of the way from black to white
