@@ -42,8 +42,10 @@ def warp(
     how = cv2.INTER_CUBIC if sharp else cv2.INTER_LINEAR
     return cv2.remap(x, xs + flow[...,0], ys + flow[...,1], how, borderMode=cv2.BORDER_REPLICATE)
 
-# %% ../../nbs/use/motion.ipynb #5d755a7e
-LIGHT,RETURN,CUT = 25., 3., .35   # by how much light may differ (of 255), how far a way back may miss (in pixels), and the trust below which it is a cut
+# %% ../../nbs/use/motion.ipynb #b4f20868
+LIGHT = 25.    # by how much light may differ, of 255
+RETURN = 3.    # how far a way back may miss, in pixels
+CUT = .35      # mean trust below which it is a cut
 
 @dataclass(eq=False)
 class Motion:
@@ -75,7 +77,7 @@ def find_motion(
     sure = trust(now, before, back, on)
     return None if sure.mean() < CUT else Motion(back, on, sure, trust(before, now, on, back))
 
-# %% ../../nbs/use/motion.ipynb #9fa862b9
+# %% ../../nbs/use/motion.ipynb #c741f093
 MEMORY = 19.   # answers that a mean remembers
 
 @dataclass(eq=False)
@@ -96,6 +98,7 @@ def carry(
     age = np.minimum(trust*(warp(mean[1], flow) + 1), MEMORY)
     return ab + (age/(age + 1))[...,None]*(warp(mean[0], flow, sharp=True) - ab),age
 
+# %% ../../nbs/use/motion.ipynb #e0177b65
 def steady(
     answers:list, # colour `(h,w,2)` of the network for each frame
     motions:list, # for each frame its `Motion` from the one before, None for a cut
