@@ -15,7 +15,8 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-SERVER = '''import sys, torch, warnings
+SERVER = '''import signal, torch, warnings
+signal.signal(signal.SIGINT, signal.default_int_handler)   # a shell starts what is in its background deaf to it
 warnings.simplefilter('ignore')
 torch.set_num_threads(1)
 from fastai_colorize.app import launch

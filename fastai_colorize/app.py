@@ -206,7 +206,7 @@ def launch(
     names = (*names, host, *['.gradio.live']*bool(kwargs.get('share')), *_COLAB*('google.colab' in sys.modules))
     guard = Middleware(Guard, names=names, folder=_keep_files().name, most=max_total_mb*10**6)
     private['app_kwargs'] = dict(middleware=[guard])
-    quiet = dict(prevent_thread_lock=True, quiet=True)
+    quiet = dict(prevent_thread_lock=True, quiet=True, state_session_capacity=300)   # visitors that are remembered
     blocks.launch(server_name=host, server_port=port, max_file_size=f'{max_mb}mb',
                   **{**private, **look, **quiet, **kwargs})
     print(f'The page is at {blocks.local_url}')
