@@ -62,6 +62,7 @@ examples:
   fastai_colorize colorize album/ --out coloured    a folder with subfolders
   fastai_colorize app                               a page in the browser
   fastai_colorize evaluate photos/ --out results    how good, beside grey
+  fastai_colorize export --to onnx --out l1.onnx    for programs without torch
   fastai_colorize train photos/ --out runs/first    learn from your own photos"""
 
 # %% ../nbs/cli.ipynb #b41bdcf8

@@ -23,7 +23,7 @@ def one_sentence(err):
     assert len(lines) == 1 and 'Traceback' not in err, err
     return lines[0]
 
-@pytest.mark.parametrize('command', [(), ('demo',), ('colorize',), ('app',), ('evaluate',), ('experiment',), ('train',)], ids=' '.join)
+@pytest.mark.parametrize('command', [(), ('demo',), ('colorize',), ('app',), ('evaluate',), ('experiment',), ('train',), ('export',)], ids=' '.join)
 def test_help(command, capsys, monkeypatch):
     "Short usage, examples before options, and nothing that a terminal would break"
     monkeypatch.setenv('COLUMNS', '80')

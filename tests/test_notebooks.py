@@ -12,7 +12,7 @@ cfg = get_config(Path(__file__).parent)
 root = cfg.config_path
 # These take 1 to 1.7 GB: one at a time, after the others, with all cores
 BIG = {'app', 'explanations/questions', 'howto/export', 'howto/train', 'learner', 'nets/dynamic', 'paper/tables',
-       'tutorials/how_it_works', 'tutorials/the_papers_tables', 'tutorials/train_a_gan', 'tutorials/your_own_photographs'}
+       'tutorials/how_it_works', 'tutorials/the_papers_tables', 'tutorials/train_a_gan', 'tutorials/your_own_photographs', 'use/export'}
 def big(nb): return nb.relative_to(root/'nbs').with_suffix('').as_posix() in BIG
 notebooks = sorted((Path(o) for o in nbglob(root/'nbs')), key=lambda o: (big(o), o))
 ids = [o.relative_to(root/'nbs').with_suffix('').as_posix() for o in notebooks]

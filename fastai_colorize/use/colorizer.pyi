@@ -25,7 +25,6 @@ from fastai_colorize.base.files import error_line, remove_leftovers, versions, w
 from fastai_colorize.base.folders import describe_skipped
 from fastai_colorize.base.output import progress
 from fastai_colorize.base.photos import SAVES, PhotoError, photo_note, save_photo
-from fastai_colorize.base.pictures import contact_sheet, sample_photos
 from fastai_colorize.use.hints import find_hints
 from fastai_colorize.use.plan import file_identity, plan_results
 import pandas as pd

@@ -15,7 +15,6 @@ from hashlib import sha1
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from PIL import Image
 from fastcore.basics import listify, patch
 
@@ -24,7 +23,6 @@ from ..base.files import error_line, remove_leftovers, versions, write_bytes
 from ..base.folders import describe_skipped
 from ..base.output import progress
 from ..base.photos import SAVES, PhotoError, photo_note, save_photo
-from ..base.pictures import contact_sheet, sample_photos
 from .colorizer import Colorizer, check_settings
 from .hints import find_hints
 from .plan import file_identity, plan_results
@@ -33,12 +31,8 @@ if TYPE_CHECKING: import pandas as pd
 # %% ../../nbs/use/folders.ipynb #c325941f
 def _settings(colorizer, saturation, render_size, quality=95):
     "All that changes the pixels of a result, in words"
-    h = sha1(type(colorizer.model).__qualname__.encode())
-    for k,v in colorizer.model.state_dict().items():
-        h.update(k.encode())
-        if isinstance(v, torch.Tensor): h.update(v.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     size = render_size or colorizer.render_size
-    words = f'weights {h.hexdigest()[:12]}, render size {size}, saturation {saturation:g}'
+    words = f'weights {colorizer.network.digest()[:12]}, render size {size}, saturation {saturation:g}'
     return words if quality == 95 else f'{words}, quality {quality}'
 
 # %% ../../nbs/use/folders.ipynb #382a9c37
@@ -167,6 +161,7 @@ def demo(
     out:str|os.PathLike='demo.png', # file to write
 ) -> Path: # the file
     "Colour the sample photographs and put them on one contact sheet: grey | colourised | original"
+    from fastai_colorize.base.pictures import contact_sheet, sample_photos   # with torch, which a folder may not need
     rows = {}
     for name,rgb in sample_photos().items():
         title = name.replace('_', ' ') + (' (taken in grey: there is no colour original)' if name == 'camera' else '')
