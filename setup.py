@@ -15,7 +15,7 @@ setup(
     long_description_content_type='text/markdown',
     python_requires=f">={cfg['min_python']}", install_requires=cfg['requirements'].split(), extras_require=extras,
     packages=find_packages(include=['fastai_colorize*']),
-    package_data={'fastai_colorize': ['py.typed', '*.pyi', '*/*.pyi', *weights, 'results/*.*', 'results/*/*.*']},
+    package_data={'fastai_colorize': ['py.typed', '*.pyi', '*/*.pyi', *weights, 'results/*.*', 'results/*/*.*', 'page/*']},
     entry_points={'console_scripts': cfg['console_scripts'].split('\n'), 'nbdev': ['fastai_colorize=fastai_colorize._modidx:d']},
     classifiers=['Programming Language :: Python :: 3', 'Framework :: Jupyter', 'Topic :: Scientific/Engineering :: Image Processing',
                  'Typing :: Typed'],

@@ -3,13 +3,13 @@
     python benchmarks/visitors.py --n 2000 --clients 8 --seed 0
 
 Starts the page in a process of its own, with a temporary folder of its own. Each request is what a visitor's browser
-does for a photo at full size, over plain HTTP: upload, call, wait for the event, download. There are `--photos`
+does for a photo at full size: POST it, and get it back. There are `--photos`
 photos (JPEG, PNG; grey and colour; one that is none), with three saturations. An answer is right if the downloaded
 file is, byte by byte, the one that the same functions write for this photo alone, in this process; for the file that
 is no photo, if there is its sentence. The resident memory of the server is read with each answer: flat is a line
-through the last 80 % that rises by less than `--most` MB. The page keeps photos for an hour, in its own folder; when
-it ends (Ctrl-C), nothing of it may be left."""
-import json, os, random, signal, subprocess, sys, tempfile, time, warnings
+through the last 80 % that rises by less than `--most` MB. The page keeps a photo while it colours it, in a folder of its own;
+when it ends (Ctrl-C), nothing of it may be left."""
+import os, random, shutil, signal, subprocess, sys, tempfile, time, warnings
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -43,29 +43,23 @@ def photos(folder, n, seed):
 def single(files, saturations, folder):
     "The bytes of each answer, None for the letter"
     import torch
-    from fastai_colorize.app import save_coloured
     from fastai_colorize.base.photos import PhotoError
     from fastai_colorize.use.colorizer import Colorizer
+    from fastai_colorize.use.service import Wishes, give_colour
     torch.set_num_threads(1)
     colorizer,res = Colorizer.from_pretrained(device='cpu', render_size=32),{}
     for f in files:
         for s in saturations:
-            try: res[f.name,s] = save_coloured(colorizer, f, folder, s, 32).read_bytes()
+            wishes = Wishes(saturation=s, render_size=32)
+            try: res[f.name,s] = give_colour(colorizer, shutil.copy(f, folder/'photo'), f.name, wishes)[0]
             except PhotoError: res[f.name,s] = None
     return res
 
 def ask(client, url, file, saturation):
-    "The downloaded bytes, or None; and the sentences"
-    api = f'{url}gradio_api'
-    paths = client.post(f'{api}/upload', files=[('files', (file.name, file.read_bytes()))]).raise_for_status().json()
-    data = [{'path': p, 'meta': {'_type': 'gradio.FileData'}} for p in paths]
-    call = client.post(f'{api}/call/full', json={'data': [data, saturation, 32]})
-    said = client.get(f"{api}/call/full/{call.raise_for_status().json()['event_id']}").text.strip()
-    if '\nevent: complete\n' not in f'\n{said}': return None,said[-200:]
-    _,download,problems,_ = json.loads(said.split('data: ')[-1])
-    said = problems['value'] or ''
-    if not download['visible']: return None,said
-    return client.get(download['value']['url']).raise_for_status().content,said
+    "The coloured file, or None; and the sentence"
+    photo,data = dict(photo=(file.name, file.read_bytes())),dict(saturation=saturation, render_size=32)
+    res = client.post(f'{url}colorize', files=photo, data=data)
+    return (res.content, '') if res.status_code == 200 else (None, res.json()['detail'])
 
 def main():
     parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
@@ -82,7 +76,7 @@ def main():
         for o in ('src', 'one', 'server'): (Path(tmp)/o).mkdir()
         files,saturations = photos(Path(tmp)/'src', args.photos, args.seed),(0., 1., 1.5)
         want = single(files, saturations, Path(tmp)/'one')
-        env = {k: v for k,v in os.environ.items() if k != 'GRADIO_TEMP_DIR'} | {'TMPDIR': str(Path(tmp)/'server')}
+        env = {**os.environ, 'TMPDIR': str(Path(tmp)/'server')}
         cmd = [sys.executable, '-W', 'ignore', '-c', SERVER]
         p = subprocess.Popen(cmd, stdout=subprocess.PIPE, text=True, env=env)
         try:

@@ -104,6 +104,9 @@ def app(*,
     host:str='127.0.0.1', # address to listen on: this computer only; 0.0.0.0 lets everyone in your network use it
     port:int=None, # of the page (default: the first free one from 7860)
     max_mb:int=50, # larger files are refused, in MB
+    names:list[str]=(), # under which visitors reach it through a proxy, such as photos.example.org
+    root_path:str='', # of that proxy: /colour for https://photos.example.org/colour
+    share:bool=False, # also under a public address, by the tunnel of Gradio (pip install gradio)
 ) -> int: # exit status
     """Serve a page for the browser: drop photographs, get them back in colour.
 
@@ -112,13 +115,14 @@ def app(*,
       fastai_colorize app --port 8000 --weights runs/first/weights.safetensors
       fastai_colorize app --host 0.0.0.0        for everyone in your network
 
-    It prints the page's address, and runs until Ctrl-C. It needs Gradio:
+    It prints the page's address, and runs until Ctrl-C. It needs FastAPI:
     pip install 'fastai_colorize[app]'"""
     import signal
     from fastai_colorize.app import launch
     from fastai_colorize.use.colorizer import Colorizer
     signal.signal(signal.SIGTERM, signal.default_int_handler)   # whoever stops it, the photos are removed
-    launch(Colorizer.from_pretrained(weights), host, port, max_mb).block_thread()
+    proxy = dict(names=names, root_path=root_path, share=share)
+    launch(Colorizer.from_pretrained(weights), host, port, max_mb, **proxy).block_thread()
     return 0
 
 # %% ../nbs/verbs.ipynb #ea8b2b21

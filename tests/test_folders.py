@@ -1,5 +1,5 @@
 "What strangers' folders hold: photos under any name, what is no photo, names and files that hang or stop a program; and results that a stop has left"
-import os, shutil, socket, subprocess, sys, warnings
+import io, os, shutil, socket, subprocess, sys, warnings
 from pathlib import Path
 
 import numpy as np, pytest, torch
@@ -15,12 +15,12 @@ from fastai_colorize.base.photos import PhotoError, open_photo
 from fastai_colorize.base.usable import check_photos
 from fastai_colorize.base.pictures import sample_photos
 from fastai_colorize import learner
-from fastai_colorize.app import save_coloured
 from fastai_colorize.cli import main, parser
 from fastai_colorize.data.loaders import ColorDataLoaders
 from fastai_colorize.use import folders as use_folders   # gives `Colorizer` the method
 from fastai_colorize.use.colorizer import Colorizer
 from fastai_colorize.use.evaluate import evaluate_folder
+from fastai_colorize.use.orders import Wishes, give_colour
 
 CAT = Image.fromarray(data.chelsea()).resize((90,60), Image.Resampling.BOX)
 
@@ -305,12 +305,13 @@ def test_one_photo_by_all_ways(tmp_path):
     files,n,ways = sorted((tmp_path/'src').iterdir()),torch.get_num_threads(),{}
     col = Colorizer.from_pretrained(device='cpu')
     arrays = lambda ims: np.stack([np.asarray(o).astype(int) for o in ims])
+    def by_app(f, folder): return Image.open(io.BytesIO(give_colour(col, Path(shutil.copy(f, folder/'photo')), f.name, Wishes())[0]))
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
             for o in ('folder', 'app'): (tmp_path/f'{o}{threads}').mkdir()
             ways[threads,'alone'],again = [arrays(map(col.colorize, files)) for _ in range(2)]
-            ways[threads,'app'] = arrays(Image.open(save_coloured(col, f, tmp_path/f'app{threads}')) for f in files)
+            ways[threads,'app'] = arrays(by_app(f, tmp_path/f'app{threads}') for f in files)
             ways[threads,'batch'] = arrays(col.colorize_batch(files, bs=8))
             col.colorize_files(tmp_path/'src', tmp_path/f'folder{threads}')
             ways[threads,'folder'] = arrays(Image.open(tmp_path/f'folder{threads}'/f.name) for f in files)

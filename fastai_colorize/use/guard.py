@@ -1,4 +1,4 @@
-"""Which requests reach the page: those of its own visitors, of a bounded size, with a value in every place.
+"""Which requests reach the page: those of its own visitors, of a bounded size.
 
 Docs: https://fastai-colorize.github.io/fastai_colorize/use/guard.html.md"""
 
@@ -9,30 +9,28 @@ __all__ = ['Guard']
 
 # %% ../../nbs/use/guard.ipynb #9a4d0005
 import ipaddress, json
-from pathlib import Path
 from urllib.parse import urlsplit
 
 # %% ../../nbs/use/guard.ipynb #9a4d0007
 class Guard:
-    "Between server and page (ASGI): refuses requests of other sites, bodies that are too large, and missing values"
+    "Between server and page (ASGI): refuses requests of other sites, and bodies that are too large, alone or together"
     def __init__(self,
         app, # that is guarded
         names=(), # under which the page may be reached, besides localhost and numbers; `.example.org` is all below
-        folder=None, # of the uploads
-        most:int=2**30, # bytes of all uploads that are kept, and of one request
-    ): self.app,self.names,self.folder,self.most = app,tuple(names),folder,most
+        each:int=2**26, # bytes of one request
+        most:int=2**31, # bytes of all the requests that are being answered
+    ): self.app,self.names,self.each,self.most,self.taken = app,tuple(names),each,most,0
 
     async def __call__(self, scope, receive, send):
         if scope['type'] != 'http': return await self.app(scope, receive, send)
         heads = {k.decode('latin-1').lower(): v.decode('latin-1') for k,v in scope['headers']}
-        status,why = self.fault(scope, heads)
-        if not why and heads.get('content-type', '').startswith('application/json') and scope['method'] == 'POST':
-            body,receive = await _whole(receive, _MOST_JSON)
-            status,why = _json_fault(body)
+        status,why = self.fault(heads)
         if why: return await _refuse(send, status, why)
-        await self.app(scope, _counted(receive, self.left()), send)
+        counted = _Counted(self, receive)
+        try: await self.app(scope, counted, send)
+        finally: self.taken -= counted.size
 
-    def fault(self, scope, heads):
+    def fault(self, heads):
         "A status and a sentence for a request that is refused by its head, else an empty one"
         host,origin = heads.get('host', ''),heads.get('origin')
         if not _is_known(host, self.names): return 403,'This page is not served under that name.'
@@ -40,23 +38,21 @@ class Guard:
         if not own: return 403,'This page answers its own visitors only.'
         size = heads.get('content-length', '0')
         if not size.isascii() or not size.isdigit(): return 400,'The length of the request is not a number.'
-        if int(size) > self.left(): return 413,'There is no room for so many photos: send fewer, or wait an hour.'
+        if int(size) > self.each: return 413,f'A photo may have {self.each/1e6:.0f} MB; this one is larger.'
+        if self.taken + int(size) > self.most: return 503,'There is no room for more photos now; try again in a minute.'
         return 200,''
 
-    def left(self):
-        "Bytes that may still be uploaded"
-        if self.folder is None: return self.most
-        return self.most - sum(o.stat().st_size for o in Path(self.folder).rglob('*') if o.is_file())
-
 # %% ../../nbs/use/guard.ipynb #9a4d000c
-def _counted(receive, left):
+class _Counted:
     "`receive`, which ends the connection where more comes than there is room for"
-    async def limited():
-        nonlocal left
-        message = await receive()
-        left -= len(message.get('body', b''))
-        return message if left >= 0 else {'type': 'http.disconnect'}
-    return limited
+    def __init__(self, guard, receive): self.guard,self.receive,self.size = guard,receive,0
+
+    async def __call__(self):
+        message = await self.receive()
+        n = len(message.get('body', b''))
+        self.size,self.guard.taken = self.size + n,self.guard.taken + n
+        fits = self.size <= self.guard.each and self.guard.taken <= self.guard.most
+        return message if fits else {'type': 'http.disconnect'}
 
 # %% ../../nbs/use/guard.ipynb #9a4d000e
 def _is_known(host, names):
@@ -80,30 +76,6 @@ def _is_here(name):
     except ValueError: return False
 
 # %% ../../nbs/use/guard.ipynb #9a4d0009
-_MOST_JSON = 2**20   # bytes of a request without a file
-
-def _json_fault(body):
-    "A status and a sentence for a body that the page cannot use"
-    if body is None: return 413,'The request is too large.'
-    try: data = json.loads(body)
-    except (ValueError, RecursionError): return 400,'The request is not JSON.'
-    if not isinstance(data, dict): return 422,'The request has to be an object.'
-    values = data.get('data', [])
-    good = isinstance(values, list) and None not in values[1:] and b'\\u0000' not in body
-    if not good: return 422,'A value is missing in the request.'
-    return 200,''
-
-async def _whole(receive, most):
-    "The body, or None where it is too large; and a `receive` that gives it again"
-    body,more = b'',True
-    while more and len(body) <= most:
-        message = await receive()
-        if message['type'] == 'http.disconnect': break
-        body,more = body + message.get('body', b''),message.get('more_body', False)
-    messages = [{'type': 'http.request', 'body': body, 'more_body': False}]
-    async def again(): return messages.pop() if messages else await receive()
-    return (body if len(body) <= most else None),again
-
 async def _refuse(send, status, why):
     body = json.dumps(dict(detail=why)).encode()
     heads = {'content-type': 'application/json', 'content-length': str(len(body)), 'connection': 'close'}
