@@ -3,7 +3,7 @@ import os,subprocess,sys
 import numpy as np, pytest, torch, torch.nn.functional as F
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Lock
+from threading import Barrier, Lock
 from time import sleep
 from types import SimpleNamespace
 from PIL import Image
@@ -65,8 +65,22 @@ def test_two_at_a_time():
     with ThreadPoolExecutor(8) as ex: got = list(ex.map(col.colorize, ims*4))
     for a,b in zip(want*4, got): np.testing.assert_array_equal(a, b)
 
+MEET = Barrier(2, timeout=20)
+
+class Together(Steady):
+    "A network that goes on when two threads are in it"
+    def forward(self, l):
+        MEET.wait()
+        return super().forward(l)
+
+def test_networks_work_side_by_side():
+    "A network that can be copied needs no lock: its twins have the same weights"
+    col = Colorizer(Together(), 32)
+    with ThreadPoolExecutor(2) as ex: a,b = ex.map(col.colorize, [CAT]*2)
+    np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
 def test_networks_that_need_no_lock():
-    "Who says `thread_safe` is called by two threads at once; who does not, one after the other"
+    "Who says `thread_safe` is called by two threads at once; who does not, and cannot be copied, one after the other"
     class Slow(Steady):
         def __init__(self): super().__init__(); self.inside,self.most,self.count = 0,0,Lock()
         def forward(self, l):

@@ -32,7 +32,7 @@ class Colorizer:
     The network takes lightness `(B,1,h,w)` in [-1,1] and gives the colour ab `(B,2,h,w)` of the same size, both
     normalised as in `base.color`. It sees a photo at about `render_size`² pixels (32 or more, else a ValueError);
     its colour is enlarged, and meets the photo's own lightness at full size. Any number of threads may share
-    a colorizer: a network without `thread_safe = True` takes one photo after the other.
+    a colorizer: networks work side by side, unless one cannot be copied, which takes one photo after the other.
     Sources: the CIE Lab way after Zhang et al. 2016, L kept at full size as DDColor does.
     """
     from_pretrained:ClassVar[Callable[..., 'Colorizer']]   # from a file of weights
@@ -54,7 +54,7 @@ class Colorizer:
             self.network = TorchNetwork(model, device)
         self.model,self.device,self.render_size = model,self.network.device,render_size
         self.multiple = max(32, getattr(model, 'size', 32))
-        self.lock = nullcontext() if getattr(model, 'thread_safe', False) else Lock()
+        self.lock = nullcontext() if self.network.thread_safe else Lock()
 
 # %% ../../nbs/use/colorizer.ipynb #e38a654c
 def check_settings(saturation, render_size):

@@ -8,11 +8,13 @@ Docs: https://fastai-colorize.github.io/fastai_colorize/use/painter.html.md"""
 __all__ = ['MOST_PLACES', 'resize_rows', 'hint_maps', 'hint_ab', 'put_hints', 'paint', 'best_device', 'TorchNetwork']
 
 # %% ../../nbs/use/painter.ipynb #a6575427
-import math
+import copy, math
+from contextlib import contextmanager
 from hashlib import sha1
 
 import numpy as np, torch, torch.nn.functional as F
 from PIL import Image
+from fastcore.basics import patch
 from torch import nn
 
 from ..base.bicubic import bicubic_taps
@@ -119,6 +121,9 @@ class TorchNetwork:
         param = next(model.parameters(), torch.empty(0))
         self.device,self.dtype = torch.device(device or param.device),param.dtype
         self.model = model.to(self.device).eval()
+        safe = getattr(model, 'thread_safe', False)
+        self.idle,self.spare = [self.model],None if safe else _twin(self.model)
+        self.thread_safe = safe or self.spare is not None
 
     @torch.inference_mode()
     def predict_ab(self,
@@ -126,7 +131,7 @@ class TorchNetwork:
     ) -> torch.Tensor: # `(B,2,h,w)`, normalised as in `base.color`
         "What the network says"
         l = split_lab(torch.from_numpy(np.stack(smalls)).to(self.device))[0]
-        return self.model(l.to(self.dtype)).float().as_subclass(torch.Tensor)
+        with self.lend() as net: return net(l.to(self.dtype)).float().as_subclass(torch.Tensor)
 
     def paint(self,
         photo:Photo, # may have hints
@@ -143,3 +148,20 @@ class TorchNetwork:
             h.update(k.encode())
             if isinstance(v, torch.Tensor): h.update(v.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         return h.hexdigest()
+
+# %% ../../nbs/use/painter.ipynb #7c1e0b01
+@patch
+@contextmanager
+def lend(self:TorchNetwork):
+    "The network, for as long as no other thread has it; else a twin of it"
+    if self.spare is None: return (yield self.model)
+    try: net = self.idle.pop()
+    except IndexError: net = _twin(self.spare)
+    try: yield net
+    finally: self.idle.append(net)
+
+def _twin(model):
+    "The same network with hooks of its own, and the same weights in memory; None for one that cannot be copied"
+    shared = {id(o): o for o in (*model.parameters(), *model.buffers())}
+    try: return copy.deepcopy(model, shared)
+    except (TypeError, RuntimeError): return None
