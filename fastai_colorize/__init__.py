@@ -14,6 +14,7 @@ def __getattr__(name: str):
         return version('fastai_colorize')
     if name == 'Colorizer':
         import fastai_colorize.use.folders                 # adds `colorize_files`
+        import fastai_colorize.use.video                   # adds `colorize_video`
         from fastai_colorize.use.colorizer import Colorizer
         return Colorizer
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -60,6 +60,7 @@ examples:
   fastai_colorize demo                              colour the sample photos
   fastai_colorize colorize old.jpg --out new.jpg    one photo
   fastai_colorize colorize album/ --out coloured    a folder with subfolders
+  fastai_colorize video old.mp4 --out new.mp4       a film in steady colour
   fastai_colorize app                               a page in the browser
   fastai_colorize evaluate photos/ --out results    how good, beside grey
   fastai_colorize export --to onnx --out l1.onnx    for programs without torch
@@ -97,7 +98,8 @@ def _add_verb(parser, func):
 
 # %% ../nbs/cli.ipynb #adf1bbbb
 _LEAST = dict(size=32, render_size=32, epochs=1, bs=1, n=1, quality=1, max_mb=1, workers=0, decay=0, lr=1e-12)
-_WORDS = dict(weights='WEIGHTS', init='WEIGHTS', ema='DECAY', host='HOST', gan='GAME', loss='LOSS', critic='CRITIC')
+_WORDS = dict(weights='WEIGHTS', init='WEIGHTS', ema='DECAY', host='HOST', gan='GAME', loss='LOSS', critic='CRITIC',
+              codec='CODEC', preview='SECONDS')
 
 def _add(group, o, word=None, **kwargs):
     "Add an `Option` to the command"

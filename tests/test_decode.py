@@ -236,7 +236,7 @@ def test_a_broken_second_page_does_not_turn_the_first(tmp_path, cut):
 def test_report_says_pages_and_losses(tmp_path, capsys):
     from fastai_colorize.use.colorizer import Colorizer
     import fastai_colorize.use.folders
-    from fastai_colorize.verbs import summary
+    from fastai_colorize.use.folders import summary
     page = Image.fromarray(GREY)
     page.save(tmp_path/'three.tif', save_all=True, append_images=[page, page])
     page.save(tmp_path/'one.png')

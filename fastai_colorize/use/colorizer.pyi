@@ -14,7 +14,7 @@ from fastai_colorize.use.budget import batches_by_pixels, is_out_of_memory, pixe
 from fastai_colorize.use.hints import HintsLike, open_hinted
 from fastai_colorize.use.runtime import PortableNetwork, is_portable, open_network
 import torch
-import os
+import os, sys
 from collections.abc import Iterable
 from functools import partial
 from hashlib import sha1
@@ -31,6 +31,9 @@ import pandas as pd
 from fastai_colorize.base.photos import PhotoLike
 from fastai_colorize.base.pictures import sheet
 from fastai_colorize.use.hints import HintsLike
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fastai_colorize.base.files import check_outside, error_line
 
 __all__ = ['Colorizer', 'render_shape']
 
@@ -58,5 +61,6 @@ class Colorizer:
     def colorize_files(self, paths: str | os.PathLike | Iterable[str | os.PathLike], out: str | os.PathLike, overwrite: bool = False, saturation: float = 1.0, render_size: int | None = None, bs: int = 4, exclude: str | Iterable[str] = (), hints: str | os.PathLike | None = None, format: str | None = None, quality: int = 95, suffix: str = '') -> 'pd.DataFrame': ...
     def variants(self, photo: PhotoLike, hints: HintsLike | None = None) -> dict[str, Image.Image]: ...
     def colorize_as(self, photo: PhotoLike, variant: str = 'normal', saturation: float = 1.0, render_size: int | None = None, hints: HintsLike | None = None) -> Image.Image: ...
+    def colorize_video(self, path: str | os.PathLike, out: str | os.PathLike, overwrite: bool = False, saturation: float = 1.0, render_size: int | None = None, steady: bool = True, hints: Mapping | str | os.PathLike | None = None, codec: str = 'h264', preview: float | None = None, side_by_side: bool = False) -> FilmReport: ...
 def check_settings(saturation, render_size): ...
 def render_shape(h: int, w: int, size: int, multiple: int = 32) -> tuple[int, int]: ...

@@ -7,7 +7,7 @@ Docs: https://fastai-colorize.github.io/fastai_colorize/use/films.html.md"""
 # %% auto #0
 __all__ = ['MOST_SIDE', 'FilmError', 'Film', 'open_film', 'make_film', 'Frame', 'film_frames']
 
-# %% ../../nbs/use/films.ipynb #d0a540aa
+# %% ../../nbs/use/films.ipynb #e914f2ed
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av, numpy as np
-from av.video.reformatter import ColorTrc
+from av.video.reformatter import ColorRange, ColorTrc
 
 from .planes import Planes, read_planes
 
@@ -107,7 +107,7 @@ def _first_notes(container, frame):
     if len(found := {o.type for o in container.streams} & {'data'}): res.append('without its timed data')
     return res
 
-# %% ../../nbs/use/films.ipynb #f1ed98a8
+# %% ../../nbs/use/films.ipynb #e7af129d
 def make_film(
     path:str|os.PathLike, # file to write, its suffix is the container
     frames, # each `(h,w,3)` uint8
@@ -121,7 +121,9 @@ def make_film(
         s = c.add_stream(codec, rate=rate, options={k: str(v) for k,v in options.items()})
         for i,a in enumerate(frames):
             if i == 0: s.height,s.width,s.pix_fmt = *a.shape[:2],format
-            c.mux(s.encode(av.VideoFrame.from_ndarray(a, format='rgb24').reformat(format=format)))
+            span = ColorRange.JPEG if 'j' in format else ColorRange.MPEG
+            frame = av.VideoFrame.from_ndarray(a, format='rgb24').reformat(format=format, dst_color_range=span)
+            c.mux(s.encode(frame))
         c.mux(s.encode(None))
     return Path(path)
 

@@ -118,7 +118,7 @@ def small_light(
     grey = (light*255).round().clip(0, 255).astype(np.uint8)
     return cv2.resize(grey, size[::-1], interpolation=cv2.INTER_AREA)
 
-# %% ../../nbs/use/planes.ipynb #8cbf10d7
+# %% ../../nbs/use/planes.ipynb #cbcc7c2e
 def paint(
     p:Planes, # a frame
     light:np.ndarray, # of `light_of`
@@ -131,7 +131,8 @@ def paint(
     matrix = matrix_by_size(2*w, 2*h)
     y,uv = _to_luma(merge_lab(split_lab(grey.expand(3, h, w))[0], ab).numpy(), matrix)
     k = 2**(p.bits - 8)
-    change = cv2.resize(y - half(p), (2*w,2*h), interpolation=cv2.INTER_LINEAR)*(219*k)
+    change = y - half(p).clip(0, 1)   # what is blacker than black stays so
+    change = cv2.resize(change, (2*w,2*h), interpolation=cv2.INTER_LINEAR)*(219*k)
     whole = p.luma(p.y)*(219*k) + 16*k if p.full else p.y
     code = lambda a: a.round().clip(k, 255*k - 1).astype(p.y.dtype)
     return Planes(code(whole + change), code(uv*(224*k) + 128*k), p.bits, False, matrix)
