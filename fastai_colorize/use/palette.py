@@ -19,7 +19,8 @@ from ..base.color import merge_lab, split_lab, to_uint8
 
 # %% ../../nbs/use/palette.ipynb #d53b5e22
 LIGHTS = 25, 50, 75          # L between the kinds of lightness
-MUTED,HUES = 8, 6            # chroma below which an answer has no hue; sectors of hue
+MUTED = 8                    # chroma below which an answer has no hue
+HUES = 6                     # sectors of hue
 
 def kind_of(
     l:np.ndarray, # L, 0 to 100
