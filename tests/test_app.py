@@ -228,19 +228,19 @@ def test_taken_port_and_missing_fastapi(served, colorizer, monkeypatch):
 def test_preview_of_12_megapixels(served, tmp_path):
     "The first look at a large photo, and each stroke of the brush after it"
     Image.fromarray(data.astronaut()).convert('L').resize((4000, 3000)).save(tmp_path/'large.jpg', quality=60)
-    begin = time.perf_counter()
+    begin = time.process_time()                                                      # others may be using these cores
     res = post(served, tmp_path/'large.jpg', 'prepare')
-    first = time.perf_counter() - begin
+    first = time.process_time() - begin
     assert picture(res).size == (1024, 768) and res.headers['x-size'] == '4000x3000'
     (tmp_path/'small.jpg').write_bytes(res.content)
     hints = json.dumps(dict(size=[1024, 768], hints=[[300 + 9*i, 300, '#7a2a14', 9] for i in range(20)]))
     times = []
     for _ in range(3):
-        begin = time.perf_counter()
+        begin = time.process_time()
         picture(post(served, tmp_path/'small.jpg', side=1024, hints=hints))
-        times.append(time.perf_counter() - begin)
-    print(f'prepared in {first:.2f} s, a stroke in {min(times):.2f} s')
-    assert min(times) < 5 and first < 5                                              # below 1 s on two free cores; this one may be busy
+        times.append(time.process_time() - begin)
+    print(f'prepared in {first:.2f} s of one core, a stroke in {min(times):.2f} s')
+    assert first < 2 and min(times) < 2                                              # a second of two cores
 
 # ---- what the page "The page and the service" says
 
