@@ -18,7 +18,7 @@ from nbdev.showdoc import showdoc_nm
 here = Path(__file__).parent
 sys.path.insert(0, str(here))
 sys.dont_write_bytecode = True                 # a build writes nothing into the repository
-import house
+import browser, house
 cfg = get_config(here)
 
 def contents():
@@ -147,5 +147,6 @@ def draw_house(app):
 
 def setup(app):
     app.connect('builder-inited', draw_house)
+    app.connect('builder-inited', lambda app: browser.assemble(app.outdir))   # for the page `start/colour_here`
     app.add_html_math_renderer('mathml', (math, None), (math, None))
     app.connect('source-read', document)

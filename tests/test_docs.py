@@ -172,3 +172,87 @@ def test_search_in_a_browser(browser, url):
     page.keyboard.press('Enter')
     page.wait_for_selector('#search-results li a[href*="use/colorizer"]')
     page.close()
+
+# ---- Colour a photo here
+
+class Cut(Quiet):
+    "A server whose connection breaks in the middle of the network"
+    def do_GET(self):
+        if not self.path.endswith('.onnx'): return super().do_GET()
+        data = Path(self.translate_path(self.path)).read_bytes()
+        self.send_response(200)
+        self.send_header('Content-Length', str(len(data)))
+        self.end_headers()
+        self.wfile.write(data[:len(data)//2])
+        self.close_connection = True
+
+@pytest.fixture
+def colour_here(site, browser):
+    "A function that opens the page, served by a handler: the page, and all requests that it makes"
+    if not (site/'colour'/'about.json').exists(): pytest.skip('the site was built without onnx or npm')
+    open_ones = []
+    def start(handler=Quiet):
+        server = ThreadingHTTPServer(('127.0.0.1', 0), partial(handler, directory=str(site)))
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        page,asked = browser.new_page(accept_downloads=True),[]
+        open_ones.append((server, page))
+        page.on('request', lambda r: asked.append((r.method, r.url, r.post_data)))
+        page.goto(f'http://127.0.0.1:{server.server_port}/start/colour_here.html')
+        return page,asked
+    yield start
+    for server,page in open_ones:
+        page.close()
+        server.shutdown()
+
+def drop(page, file, words):
+    "Choose a file, and wait until the page says some words"
+    page.set_input_files('#colour-here input[type=file]', file)
+    said = page.locator('#colour-here [role=status]')
+    said.filter(has_text=words).wait_for(timeout=180_000)
+    return said.inner_text()
+
+def saved(page, file):
+    with page.expect_download() as d: page.click('#colour-here button')
+    d.value.save_as(file)
+    return d.value.suggested_filename
+
+def test_colour_here(colour_here, tmp_path):
+    "Offline after the first photo, the same pixels as Python within one step; nothing is ever sent"
+    import numpy as np
+    from PIL import Image
+    from skimage import data
+    from fastai_colorize import Colorizer
+    colorizer = Colorizer.from_pretrained('l1', device='cpu')
+    page,asked = colour_here()
+    host = page.url.partition('start/')[0]
+    assert not [url for _,url,_ in asked if '.onnx' in url or '.wasm' in url]      # nothing before it is wanted
+    Image.fromarray(data.chelsea()).save(tmp_path/'cat.png')
+    assert '451 × 300' in drop(page, tmp_path/'cat.png', 'has not left this computer')
+    page.context.set_offline(True)
+    Image.fromarray(data.coffee()).save(tmp_path/'cup.png')
+    drop(page, tmp_path/'cup.png', 'cup.png, 600 × 400 pixels')
+    assert saved(page, tmp_path/'got.png') == 'cup_coloured.png'
+    off = np.abs(np.array(Image.open(tmp_path/'got.png').convert('RGB')).astype(int) - np.array(colorizer.colorize(tmp_path/'cup.png')))
+    assert (off.max(-1) <= 1).mean() >= .99, off.max()
+    exif = Image.Exif()
+    exif[274] = 6                                                                  # lies on its side
+    Image.fromarray(data.coffee()).save(tmp_path/'side.jpg', exif=exif, quality=95)
+    drop(page, tmp_path/'side.jpg', 'side.jpg, 400 × 600 pixels')
+    assert saved(page, tmp_path/'side_got.jpg') == 'side_coloured.jpg'
+    got,want = (np.array(o).astype(float) for o in (Image.open(tmp_path/'side_got.jpg'), colorizer.colorize(tmp_path/'side.jpg')))
+    assert got.shape == want.shape == (600, 400, 3) and 10*np.log10(255**2/np.square(got - want).mean()) > 30
+    page.locator('.strength').evaluate("o => { o.value = 0; o.onchange() }")
+    saved(page, tmp_path/'grey.jpg')
+    assert np.ptp(np.array(Image.open(tmp_path/'grey.jpg')).astype(int), 2).mean() < 2
+    assert all(m == 'GET' and not body and url.startswith((host, 'blob:')) for m,url,body in asked), asked
+
+def test_colour_here_says_what_is_wrong(colour_here, tmp_path):
+    from PIL import Image
+    page,_ = colour_here(Cut)
+    (tmp_path/'letter.txt').write_text('no picture')
+    assert drop(page, tmp_path/'letter.txt', 'letter.txt is') == 'letter.txt is no picture that this browser can read.'
+    Image.new('L', (30_000, 40)).save(tmp_path/'long.png')
+    assert 'has 30000 × 40 pixels' in drop(page, tmp_path/'long.png', 'too much for a browser')
+    Image.new('L', (60, 40)).save(tmp_path/'small.png')
+    assert re.match(r'The download stopped after \d+\.\d of \d+\.\d MB\. Look at', drop(page, tmp_path/'small.png', 'The download stopped'))
+    assert page.evaluate("caches.open('colour-here').then(o => o.keys()).then(o => o.map(r => r.url.split('.').pop()))") == ['wasm']
