@@ -136,6 +136,7 @@ def stub(module, trees):
     classes = {o.name for o in tree.body if isinstance(o, ast.ClassDef)}
     sources = [module, *sorted({m for c in classes for m,_,_ in added.get(c, []) if m != module})]
     lines = [o for m in sources for o in imports(m, trees[m]) if not o.startswith(f'from {module} import')]
+    lines += [f'from {m} import {o.name}' for m in sources[1:] for o in trees[m].body if isinstance(o, ast.ClassDef) and o.name[0] != '_']
     body,mine = [],{id(f) for _,f,_ in patched(tree)}
     for o in tree.body:
         if isinstance(o, ast.ClassDef): body += ['', *cls(o, [(f, kind) for _,f,kind in added.get(o.name, [])])]

@@ -34,6 +34,7 @@ from fastai_colorize.use.hints import HintsLike
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fastai_colorize.base.files import check_outside, error_line
+from fastai_colorize.use.video import FilmReport
 
 __all__ = ['Colorizer', 'render_shape']
 

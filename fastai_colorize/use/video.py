@@ -7,16 +7,18 @@ Docs: https://fastai-colorize.github.io/fastai_colorize/use/video.html.md"""
 # %% auto #0
 __all__ = ['CODECS', 'FilmReport', 'result_of', 'film_strip', 'colorize_films']
 
-# %% ../../nbs/use/video.ipynb #d5c59073
+# %% ../../nbs/use/video.ipynb #614e46d5
 import os, sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastcore.basics import patch
 
 from ..base.files import check_outside, error_line
 from .colorizer import Colorizer, check_settings
+if TYPE_CHECKING: from PIL import Image
 
 # %% ../../nbs/use/video.ipynb #81cad224
 CODECS = 'h264', 'hevc', 'av1', 'vp9', 'prores', 'ffv1'   # what films can be written in, see `use.reels`
