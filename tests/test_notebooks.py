@@ -116,7 +116,7 @@ def test_ctrl_c(tmp_path):
 @pytest.mark.parametrize('nb', notebooks, ids=ids)
 def test_outputs_are_there_and_small(nb):
     cells = [c for c in json.loads(nb.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code']
-    assert any(c['outputs'] for c in cells), f"{nb.name} has no outputs: run `nbdev-test --save`"
+    assert not cells or any(c['outputs'] for c in cells), f"{nb.name} has no outputs: run `nbdev-test --save`"
     assert nb.stat().st_size < 400_000
     assert 'site-packages' not in nb.read_text(encoding='utf-8'), f"{nb.name} shows paths of the machine that ran it"
     assert not any(o['output_type'] == 'error' for c in cells for o in c['outputs'])

@@ -26,7 +26,7 @@ from .headers import MAX_PIXELS, MissingPhotoError, PhotoError
 from .headers import check_size, decode, open_header, orientation, photo_size
 from .kinds import RAW_REASON, is_raw_tiff, pictures_note
 from .metadata import Metadata, keep, losses_note, read_metadata, tiff_bytes, writing_options
-from .profiles import CICP_SRGB, apply_png_colour, png_cicp, png_colour, to_srgb
+from .profiles import CICP_SRGB, apply_png_colour, drop_odd_chunks, png_cicp, png_colour, to_srgb
 
 # %% ../../nbs/base/photos.ipynb #22142200
 _all_ = ['MAX_PIXELS', 'PhotoError', 'MissingPhotoError', 'open_header', 'photo_size', 'READS', 'find_photos']
@@ -112,6 +112,7 @@ def _from_file(im, source, name):
     note = ''
     if im.format != 'JPEG':
         with open_header(source) as twin: note = pictures_note(twin)   # a broken second page would spoil the first
+    if im.format == 'PNG': drop_odd_chunks(im)
     if im.format == 'PNG' and (cicp := png_cicp(im.fp)):
         if cicp not in CICP_SRGB:
             raise PhotoError(name, 'is not sRGB (chunk cICP), as HDR pictures are; save it as sRGB.')
