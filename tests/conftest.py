@@ -29,8 +29,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)   # shells start backgr
 def pytest_addoption(parser): parser.addoption('--slow', action='store_true', help='also run the tests that take minutes')
 
 def pytest_collection_modifyitems(config, items):
-    # Notebooks first, then the docs in a browser: their processes need the memory that other tests fill in this one
-    items.sort(key=lambda o: (not o.name.startswith('test_runs['), o.path.stem != 'test_docs'))
+    # Notebooks first, then the docs in a browser, and photos of 100 megapixels: they need the memory that other tests
+    # fill in this process
+    early = lambda o: o.path.stem in ('test_docs', 'test_photos')
+    items.sort(key=lambda o: (not o.name.startswith('test_runs['), not early(o)))
     if config.getoption('--slow'): return
     for o in items:
         if o.get_closest_marker('slow'): o.add_marker(pytest.mark.skip(reason='takes minutes: run with --slow'))
