@@ -17,20 +17,13 @@ from pathlib import Path
 import av, numpy as np
 from av.video.reformatter import ColorRange, ColorTrc
 
+from ..base.headers import PhotoError
 from .planes import Planes, read_planes
 
 # %% ../../nbs/use/films.ipynb #388f5050
 MOST_SIDE = 8192   # pixels; larger frames are refused
 
-class FilmError(ValueError):
-    "What is wrong with which film, in one sentence; a `ValueError` with the attributes `name` and `reason`"
-    def __init__(self,
-        name:str|Path, # the file
-        reason:str, # what is wrong with it, and what to do
-    ):
-        super().__init__(str(name), reason)
-        self.name,self.reason = str(name),reason
-    def __str__(self): return f'{self.name}: {self.reason}'
+class FilmError(PhotoError): "What is wrong with which film, in one sentence: a `PhotoError` of films"
 
 @dataclass(eq=False)
 class Film:

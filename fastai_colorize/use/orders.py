@@ -9,7 +9,7 @@ __all__ = ['Wishes', 'parse_crop', 'smaller', 'paint', 'coloured_name', 'encode'
 
 # %% ../../nbs/use/orders.ipynb #93a20751
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -17,6 +17,7 @@ from PIL import Image
 
 from ..base.photos import SAVES, Photo, open_photo, photo_note, save_photo
 from .colorizer import Colorizer
+from .plan import result_name
 from .scans import Scan, prepare_scan
 from . import variants   # gives `Colorizer` a method
 
@@ -46,9 +47,8 @@ def smaller(
     "A photo for a preview"
     if side is None or max(photo.size) <= side: return photo
     w,h = (max(1, round(n*side/max(photo.size))) for n in photo.size)
-    res = photo.to_pil().resize((w,h), Image.Resampling.LANCZOS, reducing_gap=2)
-    small = open_photo(res)
-    return Photo(small.rgb, small.alpha, photo.exif, photo.name, photo.meta, photo.note)
+    small = open_photo(photo.to_pil().resize((w,h), Image.Resampling.LANCZOS, reducing_gap=2))
+    return replace(photo, rgb=small.rgb, alpha=small.alpha)
 
 def paint(
     colorizer:Colorizer, # that paints
@@ -70,9 +70,8 @@ def coloured_name(
 ) -> str: # of the result
     "`grandma.jpg` → `grandma_coloured.jpg`"
     path = Path(name.replace('\\', '/').replace('\0', '')).name or 'photo'
-    suffix = Path(path).suffix
-    good = suffix.lower() in SAVES and not (alpha and SAVES[suffix.lower()] == 'JPEG')
-    return f"{Path(path).stem}_coloured{suffix if good else '.png'}"
+    clear = alpha and SAVES.get(Path(path).suffix.lower()) == 'JPEG'   # which cannot hold transparency
+    return result_name(path, 'png' if clear else None, '_coloured')
 
 def encode(
     image:Image.Image, # a preview

@@ -97,7 +97,8 @@ class Shot:
     "A frame on its way"
     frame:Frame
     number:int # in the film, from 0
-    small:np.ndarray # its light at the size of motion
+    light:np.ndarray # of `light_of`
+    small:np.ndarray # the same at the size of motion
     seen:np.ndarray # what the network sees, `(3,h,w)` uint8
     motion:Motion|None # from the frame before
 
@@ -115,7 +116,8 @@ def shots(
         small = small_light(grey, size)
         im = Image.fromarray((grey*255).round().clip(0, 255).astype(np.uint8))
         tiny = np.asarray(im.resize(seen[::-1], Image.Resampling.BICUBIC))
-        yield Shot(f, i, small, np.stack([tiny]*3), find_motion(light, small) if order.steady else None)
+        motion = find_motion(light, small) if order.steady else None
+        yield Shot(f, i, grey, small, np.stack([tiny]*3), motion)
         light = small
 
 def chunks(
@@ -172,7 +174,7 @@ def colours(
 class Painted:
     "A frame to encode"
     picture:object # an `av.VideoFrame`
-    shot:Shot # with its planes no longer
+    shot:Shot # without its planes and its light
     state:State|None=None # at the end of a chunk
 
 def painted(
@@ -191,9 +193,9 @@ def _paint(order, chunk):
     shots,abs,state = chunk
     res = []
     for s,ab in zip(shots, abs):
-        p = paint(s.frame.planes, light_of(s.frame.planes), ab)
+        p = paint(s.frame.planes, s.light, ab)
         if order.side_by_side: p = beside(grey_planes(s.frame.planes), p)
-        s.frame.planes = None
+        s.frame.planes = s.light = None
         res.append(Painted(to_frame(p, s.frame.pts, order.film.time_base), s))
     res[-1].state = state
     return res

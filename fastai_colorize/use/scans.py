@@ -9,7 +9,7 @@ __all__ = ['Scan', 'straight_part', 'straighten', 'noise_level', 'reduce_grain',
 
 # %% ../../nbs/use/scans.ipynb #ec3ad167
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -98,8 +98,7 @@ def prepare_scan(
     if scan.denoise: rgb = Image.fromarray(_without_grain(np.asarray(rgb)))
     mask = alpha and alpha.point(lambda o: 255*(o > 0))
     if scan.contrast: rgb = ImageOps.autocontrast(rgb, .5, mask=mask, preserve_tone=True)
-    return Photo(np.asarray(rgb), alpha if alpha is None else np.asarray(alpha), photo.exif, photo.name, photo.meta,
-                 photo.note)
+    return replace(photo, rgb=np.array(rgb), alpha=alpha and np.array(alpha))
 
 def _without_grain(rgb):
     "A picture whose luma has less grain"
